@@ -1,0 +1,223 @@
+"""The seeded taxonomy as plain data: tasks, dimensions and which dimension is asked of which task.
+
+The seeding of the database, the starter world and the builder of the reward base read the same
+wording here, so that the shipped base is asked exactly what it was trained on. `{prompt}` in a
+dimension's query stands inside the question: what it names must come before the answer.
+"""
+
+from typing import TypedDict
+
+
+class TaskRow(TypedDict):
+    name: str
+    wording: str
+    instruction: str
+    fixed_prompt: str
+    needs_source: bool
+    needs_mask: bool
+    weight: float
+    active: bool
+
+
+class DimensionRow(TypedDict):
+    name: str
+    question: str
+    query: str
+    guideline: str
+    uses_prompt: bool
+    active: bool
+
+
+TASKS: dict[str, TaskRow] = {
+    "fill": {
+        "name": "Image fill",
+        "wording": "image fill",
+        "instruction": "The masked area was filled with what the prompt describes.",
+        "fixed_prompt": "",
+        "needs_source": True,
+        "needs_mask": True,
+        "weight": 0.3,
+        "active": True,
+    },
+    "extend_prompt": {
+        "name": "Image extend with prompt",
+        "wording": "image extend with prompt",
+        "instruction": "The picture was continued into the masked area, as the prompt describes.",
+        "fixed_prompt": "",
+        "needs_source": True,
+        "needs_mask": True,
+        "weight": 0.2,
+        "active": True,
+    },
+    "extend_noprompt": {
+        "name": "Image extend without prompt",
+        "wording": "image extend",
+        "instruction": "The picture was continued into the masked area.",
+        "fixed_prompt": "high-definition, perfect composition",
+        "needs_source": True,
+        "needs_mask": True,
+        "weight": 0.15,
+        "active": True,
+    },
+    "removal": {
+        "name": "Object removal",
+        "wording": "object removal",
+        "instruction": "What stood in the masked area was to be removed.",
+        "fixed_prompt": "remove",
+        "needs_source": True,
+        "needs_mask": True,
+        "weight": 0.15,
+        "active": True,
+    },
+    "text_rendering": {
+        "name": "Text rendering",
+        "wording": "text rendering",
+        "instruction": "The characters that the prompt asks for were written into the masked area.",
+        "fixed_prompt": "",
+        "needs_source": True,
+        "needs_mask": True,
+        "weight": 0.2,
+        "active": True,
+    },
+    "background_replacement": {
+        "name": "Background replacement",
+        "wording": "background replacement",
+        "instruction": "The background was replaced by what the prompt describes.",
+        "fixed_prompt": "",
+        "needs_source": True,
+        "needs_mask": True,
+        "weight": 0.1,
+        "active": False,
+    },
+    "text_to_image": {
+        "name": "Text to image",
+        "wording": "text to image",
+        "instruction": "The whole picture was made from the prompt alone.",
+        "fixed_prompt": "",
+        "needs_source": False,
+        "needs_mask": False,
+        "weight": 0.1,
+        "active": False,
+    },
+}
+
+DIMENSIONS: dict[str, DimensionRow] = {
+    "text_alignment": {
+        "name": "Text alignment",
+        "question": "Which follows the prompt best, and which worst?",
+        "query": 'Is the first image a better match for the prompt "{prompt}" than the second?',
+        "guideline": (
+            "Identity, attributes and position of what was asked for. A well drawn picture of "
+            "something else is a bad match; a rough picture of the right thing is a better one."
+        ),
+        "uses_prompt": True,
+        "active": True,
+    },
+    "consistency": {
+        "name": "Consistency",
+        "question": "Which joins its surroundings best, and which worst?",
+        "query": "Does the first image join its surroundings better than the second?",
+        "guideline": (
+            "Colour, texture and light continue across the mask's edge without a seam. Judge the "
+            "join alone, not what was drawn."
+        ),
+        "uses_prompt": False,
+        "active": True,
+    },
+    "structure": {
+        "name": "Structure",
+        "question": "Which has the soundest structure, and which the least sound?",
+        "query": "Does the first image have sounder contours and structure than the second?",
+        "guideline": (
+            "Contours close, parts hang together, perspective and topology hold. Broken, doubled "
+            "or half-drawn forms are bad structure, whatever the prompt said."
+        ),
+        "uses_prompt": False,
+        "active": True,
+    },
+    "aesthetics": {
+        "name": "Aesthetics",
+        "question": "Which looks best, and which worst?",
+        "query": "Does the first image look cleaner and more pleasing than the second?",
+        "guideline": (
+            "Overall appeal: composition, colour, cleanness, realism. Noise, blur and stray marks "
+            "count against a picture."
+        ),
+        "uses_prompt": False,
+        "active": True,
+    },
+    "removal_quality": {
+        "name": "Removal quality",
+        "question": "In which was the object removed best, and in which worst?",
+        "query": "Was the object removed more cleanly in the first image than in the second?",
+        "guideline": (
+            "The target is gone, the area is clean and continues its surroundings, and nothing "
+            "unintended appeared in its place."
+        ),
+        "uses_prompt": False,
+        "active": True,
+    },
+    "text_rendering": {
+        "name": "Text rendering",
+        "question": "Which shows the asked characters best, and which worst?",
+        "query": "Does the first image show {prompt} more legibly than the second?",
+        "guideline": (
+            "The asked characters, all of them, in order and legible. A wrong or missing "
+            "character is worse than an uneven one."
+        ),
+        "uses_prompt": True,
+        "active": True,
+    },
+    "style_consistency": {
+        "name": "Style consistency",
+        "question": "Which keeps the picture's style best, and which worst?",
+        "query": "Does the first image keep the style of its surroundings better than the second?",
+        "guideline": "Medium, palette, stroke and rendering style match the rest of the picture.",
+        "uses_prompt": False,
+        "active": False,
+    },
+    "texture_consistency": {
+        "name": "Texture consistency",
+        "question": "Which continues the surrounding texture best, and which worst?",
+        "query": "Does the first image continue the surrounding texture better than the second?",
+        "guideline": "Grain, pattern and surface continue across the mask's edge.",
+        "uses_prompt": False,
+        "active": False,
+    },
+    "artifacts": {
+        "name": "Artifacts",
+        "question": "Which has the fewest artifacts, and which the most?",
+        "query": "Does the first image have fewer artifacts than the second?",
+        "guideline": "Grids, halos, colour fringes, repeated patches and other machine-made traces.",
+        "uses_prompt": False,
+        "active": False,
+    },
+    "overall": {
+        "name": "Overall",
+        "question": "Which is best overall, and which worst?",
+        "query": "Is the first image better overall than the second?",
+        "guideline": "The picture that would rather be used as it is, everything weighed together.",
+        "uses_prompt": False,
+        "active": False,
+    },
+}
+
+# (task, dimension, weight), in the order in which people are asked.
+CRITERIA: list[tuple[str, str, float]] = [
+    ("fill", "text_alignment", 1.0),
+    ("fill", "consistency", 1.0),
+    ("fill", "structure", 1.0),
+    ("fill", "aesthetics", 1.0),
+    ("extend_prompt", "text_alignment", 1.0),
+    ("extend_prompt", "consistency", 1.0),
+    ("extend_prompt", "structure", 1.0),
+    ("extend_prompt", "aesthetics", 1.0),
+    ("extend_noprompt", "consistency", 1.0),
+    ("extend_noprompt", "structure", 1.0),
+    ("extend_noprompt", "aesthetics", 1.0),
+    ("removal", "removal_quality", 1.0),
+    ("text_rendering", "text_rendering", 1.0),
+    ("text_rendering", "consistency", 1.0),
+    ("text_rendering", "structure", 1.0),
+    ("text_rendering", "aesthetics", 1.0),
+]
