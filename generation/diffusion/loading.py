@@ -1,0 +1,165 @@
+"""Loads a Fill policy: a pipeline in diffusers' layout, maybe another transformer, maybe a LoRA.
+
+The same lines load FLUX.1-Fill-dev, its fine-tunes and the starter policy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    FlowMatchEulerDiscreteScheduler,
+    FluxFillPipeline,
+    FluxTransformer2DModel,
+)
+
+# T5 inputs longer than this are refused by diffusers' own pipeline.
+LONGEST_PROMPT_TOKENS = 512
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """Where the weights of a policy are; hub ids and directories are written alike."""
+
+    location: str  # hub id or directory of a pipeline: transformer/ vae/ text_encoder/ ...
+    revision: str | None = None  # of the hub id in `location`
+    transformer: str = ""  # other hub id or directory with the transformer, "" = location
+    subfolder: str = ""  # the transformer's folder there, "" = "transformer"
+    adapter: str = ""  # directory (or hub id, then maybe /folder) of a LoRA, "" = none
+
+
+@dataclass
+class FillModels:
+    """The components of a Fill pipeline, on one device."""
+
+    transformer: FluxTransformer2DModel
+    vae: AutoencoderKL
+    text_encoder: Any  # CLIPTextModel
+    text_encoder_2: Any  # T5EncoderModel
+    tokenizer: Any
+    tokenizer_2: Any
+    scheduler: FlowMatchEulerDiscreteScheduler
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def vae_scale_factor(self) -> int:
+        """Pixels per latent, on a side."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def size_multiple(self) -> int:
+        """Sides of pictures are multiples of this: a token is 2 x 2 latents."""
+        return 2 * self.vae_scale_factor
+
+    @property
+    def max_sequence_length(self) -> int:
+        """T5 tokens per prompt. Padding is attended, so one length is used everywhere."""
+        return min(self.tokenizer_2.model_max_length, LONGEST_PROMPT_TOKENS)
+
+
+def load_models(
+    spec: PolicySpec,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> FillModels:
+    """All components, frozen and in eval mode, the adapter active in the transformer.
+
+    Raises FileNotFoundError naming what is missing.
+    """
+    components: dict[str, Any] = {}
+    if spec.transformer or spec.subfolder:
+        components["transformer"] = load_transformer(spec, dtype=dtype)
+    _check_directory(spec.location, "model_index.json", "policy")
+    try:
+        pipeline = FluxFillPipeline.from_pretrained(
+            spec.location, revision=spec.revision, torch_dtype=dtype, **components
+        )
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"No Fill pipeline could be loaded from {spec.location!r}: {error} Give a directory in "
+            "diffusers' layout or the id of a repository on the hub."
+        ) from error
+    if spec.adapter:
+        load_adapter(pipeline.transformer, spec.adapter, "policy")
+    models = models_of(pipeline, device=device, dtype=dtype)
+    for module in (models.transformer, models.vae, models.text_encoder, models.text_encoder_2):
+        module.to(models.device).eval().requires_grad_(False)
+    return models
+
+
+def models_of(
+    pipeline: FluxFillPipeline, *, device: torch.device | str, dtype: torch.dtype
+) -> FillModels:
+    """The components of a pipeline that is already loaded."""
+    return FillModels(
+        transformer=pipeline.transformer,
+        vae=pipeline.vae,
+        text_encoder=pipeline.text_encoder,
+        text_encoder_2=pipeline.text_encoder_2,
+        tokenizer=pipeline.tokenizer,
+        tokenizer_2=pipeline.tokenizer_2,
+        scheduler=pipeline.scheduler,
+        device=torch.device(device),
+        dtype=dtype,
+    )
+
+
+def load_transformer(spec: PolicySpec, *, dtype: torch.dtype) -> FluxTransformer2DModel:
+    """The transformer a spec names, without adapter."""
+    location = spec.transformer or spec.location
+    subfolder = spec.subfolder or "transformer"
+    _check_directory(location, f"{subfolder}/config.json", "transformer")
+    revision = spec.revision if location == spec.location else None
+    try:
+        return FluxTransformer2DModel.from_pretrained(
+            location, subfolder=subfolder, revision=revision, torch_dtype=dtype
+        )
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"No transformer could be loaded from folder {subfolder!r} of {location!r}: {error}"
+        ) from error
+
+
+def load_adapter(transformer: FluxTransformer2DModel, location: str, name: str) -> None:
+    """Adds the LoRA at `location` to a transformer as the active adapter `name`."""
+    arguments: dict[str, Any] = {}
+    if not Path(location).is_dir():
+        if Path(location).is_absolute() or len(location.split("/")) < 2:
+            raise FileNotFoundError(
+                f"The adapter directory {location!r} does not exist: check the policy's adapter, "
+                "or leave it empty."
+            )
+        owner, repository, *folders = location.split("/")
+        location = f"{owner}/{repository}"
+        if folders:
+            arguments["subfolder"] = "/".join(folders)
+    try:
+        state, alphas, metadata = FluxFillPipeline.lora_state_dict(
+            location, return_alphas=True, return_lora_metadata=True, **arguments
+        )
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(f"No LoRA could be read from {location!r}: {error}") from error
+    FluxFillPipeline.load_lora_into_transformer(
+        state,
+        network_alphas=alphas,
+        transformer=transformer,
+        adapter_name=name,
+        metadata=metadata,
+    )
+
+
+def _check_directory(location: str, expected: str, what: str) -> None:
+    """A path on this disk is checked here: the libraries would ask the hub for it instead."""
+    path = Path(location)
+    looks_local = path.is_absolute() or location.startswith((".", "~")) or path.exists()
+    if looks_local and not (path / expected).is_file():
+        raise FileNotFoundError(
+            f"No {what} in {location!r}: {expected} is missing there. Check the location, or build "
+            "or download the checkpoint first."
+        )
