@@ -1,0 +1,357 @@
+"""What judges pictures: dimensions, criteria, campaigns, assignments and judgments."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models
+from django.db.models import F, Q
+
+from generation.models import Candidate, CandidateSet, Policy, Task
+
+
+class DimensionQuerySet(models.QuerySet["Dimension"]):
+    def active(self) -> DimensionQuerySet:
+        return self.filter(active=True)
+
+
+class Dimension(models.Model):
+    """One quality that is judged by itself, e.g. consistency."""
+
+    slug = models.SlugField(unique=True)
+    name = models.CharField(max_length=80)
+    uses_prompt = models.BooleanField(
+        default=False, help_text="Put the source's prompt into the reward model's query."
+    )
+    active = models.BooleanField(default=True)
+    tasks = models.ManyToManyField(Task, through="Criterion", related_name="dimensions")
+
+    objects = DimensionQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["pk"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def wording(self) -> Wording:
+        """The newest wording; a dimension without one is reported by a system check and refused in the admin."""
+        return max(self.wordings.all(), key=lambda wording: wording.version)
+
+
+class Wording(models.Model):
+    """A version of what people and the reward model are asked; a change is a new version, never an edit."""
+
+    dimension = models.ForeignKey(Dimension, on_delete=models.CASCADE, related_name="wordings")
+    version = models.PositiveIntegerField(default=1)
+    question = models.CharField(max_length=300, help_text="Asked of annotators.")
+    query = models.CharField(
+        max_length=500,
+        help_text="Asked of the reward model as a yes/no question about the first image; "
+        "where the dimension uses the prompt, {prompt} stands for it.",
+    )
+    guideline = models.TextField(blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["version"]
+        constraints = [
+            models.UniqueConstraint(fields=["dimension", "version"], name="wording_version_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.dimension.slug} v{self.version}"
+
+
+class Criterion(models.Model):
+    """A dimension that belongs to a task."""
+
+    task = models.ForeignKey(Task, on_delete=models.CASCADE, related_name="criteria")
+    dimension = models.ForeignKey(Dimension, on_delete=models.CASCADE, related_name="criteria")
+    weight = models.FloatField(default=1.0, validators=[MinValueValidator(0.0)])
+    order = models.PositiveSmallIntegerField(default=0)
+    required = models.BooleanField(default=True)
+
+    class Meta:
+        ordering = ["task_id", "order", "pk"]
+        verbose_name_plural = "criteria"
+        constraints = [
+            models.UniqueConstraint(fields=["task", "dimension"], name="criterion_once"),
+            models.CheckConstraint(
+                condition=Q(weight__gte=0), name="criterion_weight_not_negative"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.task.slug} × {self.dimension.slug}"
+
+
+class CampaignQuerySet(models.QuerySet["Campaign"]):
+    def open(self) -> CampaignQuerySet:
+        return self.filter(state=Campaign.State.OPEN)
+
+
+class Campaign(models.Model):
+    """Who judges which sets on which dimensions, and how often."""
+
+    class Purpose(models.TextChoices):
+        PREFERENCE = "preference", "best and worst"
+        COMPARISON = "comparison", "good, same, bad"
+        RATING = "rating", "usable and 1–5"
+
+    class State(models.TextChoices):
+        DRAFT = "draft"
+        OPEN = "open"
+        PAUSED = "paused"
+        CLOSED = "closed"
+
+    name = models.CharField(max_length=120, unique=True)
+    purpose = models.CharField(max_length=12, choices=Purpose, default=Purpose.PREFERENCE)
+    state = models.CharField(max_length=8, choices=State, default=State.DRAFT)
+    tasks = models.ManyToManyField(Task, blank=True, help_text="None chosen: every active task.")
+    dimensions = models.ManyToManyField(
+        Dimension, blank=True, help_text="None chosen: every active criterion of the task."
+    )
+    members = models.ManyToManyField(
+        settings.AUTH_USER_MODEL, blank=True, help_text="None chosen: everyone who may log in."
+    )
+    sets = models.ManyToManyField(CandidateSet, through="Item", related_name="campaigns")
+    overlap = models.PositiveSmallIntegerField(
+        default=1, validators=[MinValueValidator(1), MaxValueValidator(50)]
+    )
+    gold_rate = models.FloatField(default=0.0)
+    repeat_rate = models.FloatField(default=0.0)
+    lease_seconds = models.PositiveIntegerField(default=1800)
+    guideline = models.TextField(blank=True)
+    # The simulated annotators' campaigns are kept apart from people's.
+    simulated = models.BooleanField(default=False)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = CampaignQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-pk"]
+        constraints = [
+            models.CheckConstraint(condition=Q(overlap__gte=1), name="campaign_overlap_positive"),
+            models.CheckConstraint(
+                condition=Q(gold_rate__range=(0, 1), repeat_rate__range=(0, 1)),
+                name="campaign_rates_are_shares",
+            ),
+            models.CheckConstraint(
+                condition=Q(lease_seconds__gte=30), name="campaign_lease_at_least_30"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Item(models.Model):
+    """A candidate set that a campaign asks about; `shuffle` draws the order in which sets are handed out."""
+
+    campaign = models.ForeignKey(Campaign, on_delete=models.CASCADE, related_name="items")
+    set = models.ForeignKey(CandidateSet, on_delete=models.PROTECT, related_name="items")
+    shuffle = models.FloatField()
+
+    class Meta:
+        indexes = [models.Index(fields=["campaign", "shuffle"], name="item_queue")]
+        constraints = [
+            models.UniqueConstraint(fields=["campaign", "set"], name="item_once"),
+            models.UniqueConstraint(fields=["id", "set"], name="item_id_set"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.campaign_id}/{self.set_id}"
+
+
+class Assignment(models.Model):
+    """One person's turn at one item: a slot, a lease, and the order the candidates are shown in."""
+
+    class State(models.TextChoices):
+        OPEN = "open"
+        SUBMITTED = "submitted"
+        SKIPPED = "skipped"
+        EXPIRED = "expired"
+
+    item = models.ForeignKey(Item, on_delete=models.PROTECT, related_name="assignments")
+    set = models.ForeignKey(CandidateSet, on_delete=models.PROTECT, related_name="assignments")
+    annotator = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="assignments"
+    )
+    slot = models.PositiveSmallIntegerField()
+    order = models.JSONField()  # candidate indexes from left to right
+    state = models.CharField(max_length=10, choices=State, default=State.OPEN)
+    lease_until = models.DateTimeField()
+    skip_reason = models.CharField(max_length=300, blank=True)
+    submission = models.UUIDField(
+        null=True, blank=True, unique=True
+    )  # the client's id of a submission
+    seconds_spent = models.FloatField(null=True, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    submitted_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["annotator", "state"], name="assignment_annotator")]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(state__in=["open", "submitted", "skipped", "expired"]),
+                name="assignment_state_known",
+            ),
+            models.UniqueConstraint(
+                fields=["item", "slot"],
+                condition=Q(state__in=["open", "submitted"]),
+                name="assignment_one_live_lease_per_slot",
+            ),
+            models.UniqueConstraint(
+                fields=["item", "annotator"],
+                condition=~Q(state="expired"),
+                name="assignment_once_per_annotator",
+            ),
+            models.UniqueConstraint(fields=["id", "set"], name="assignment_id_set"),
+            models.CheckConstraint(
+                condition=Q(state="submitted", submitted_at__isnull=False) | ~Q(state="submitted"),
+                name="assignment_submitted_has_time",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"assignment {self.pk}"
+
+
+class JudgmentQuerySet(models.QuerySet["Judgment"]):
+    def current(self) -> JudgmentQuerySet:
+        return self.filter(current=True)
+
+
+class Judgment(models.Model):
+    """What one person said about one set on one dimension; a correction is a new row, the old one stays.
+
+    The database keeps `set` equal to the assignment's set and both candidates inside it (composite foreign keys).
+    """
+
+    class Outcome(models.TextChoices):
+        PICKED = "picked"
+        NO_DIFFERENCE = "no_difference"
+        CANNOT_JUDGE = "cannot_judge"
+
+    assignment = models.ForeignKey(Assignment, on_delete=models.PROTECT, related_name="judgments")
+    set = models.ForeignKey(CandidateSet, on_delete=models.PROTECT, related_name="judgments")
+    dimension = models.ForeignKey(Dimension, on_delete=models.PROTECT, related_name="judgments")
+    wording = models.ForeignKey(Wording, on_delete=models.PROTECT, related_name="+")
+    outcome = models.CharField(max_length=14, choices=Outcome)
+    best = models.ForeignKey(
+        Candidate, null=True, blank=True, on_delete=models.PROTECT, related_name="judged_best"
+    )
+    worst = models.ForeignKey(
+        Candidate, null=True, blank=True, on_delete=models.PROTECT, related_name="judged_worst"
+    )
+    revision = models.PositiveIntegerField(default=1)
+    current = models.BooleanField(default=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    withdrawn_at = models.DateTimeField(null=True, blank=True)
+
+    objects = JudgmentQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["assignment", "dimension"],
+                condition=Q(current=True),
+                name="judgment_one_current",
+            ),
+            models.UniqueConstraint(
+                fields=["assignment", "dimension", "revision"], name="judgment_revision_once"
+            ),
+            models.CheckConstraint(
+                condition=Q(outcome__in=["picked", "no_difference", "cannot_judge"]),
+                name="judgment_outcome_known",
+            ),
+            models.CheckConstraint(
+                condition=Q(outcome="picked", best__isnull=False, worst__isnull=False)
+                | (~Q(outcome="picked") & Q(best__isnull=True, worst__isnull=True)),
+                name="judgment_picked_has_both",
+            ),
+            models.CheckConstraint(
+                condition=Q(best__isnull=True) | ~Q(best=F("worst")),
+                name="judgment_best_is_not_worst",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"judgment {self.pk}"
+
+
+class Rating(models.Model):
+    """A score of a single candidate: usable yes/no (no dimension) or 1–5 on a dimension."""
+
+    assignment = models.ForeignKey(Assignment, on_delete=models.PROTECT, related_name="ratings")
+    candidate = models.ForeignKey(Candidate, on_delete=models.PROTECT, related_name="ratings")
+    dimension = models.ForeignKey(Dimension, null=True, blank=True, on_delete=models.PROTECT)
+    value = models.PositiveSmallIntegerField()  # usable: 0 or 1; dimension: 1–5
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["assignment", "candidate", "dimension"],
+                name="rating_once",
+                nulls_distinct=False,
+            ),
+            models.CheckConstraint(
+                condition=Q(dimension__isnull=True, value__range=(0, 1))
+                | Q(dimension__isnull=False, value__range=(1, 5)),
+                name="rating_value_in_range",
+            ),
+        ]
+
+
+class Flag(models.Model):
+    """A problem somebody reported about a set."""
+
+    assignment = models.ForeignKey(Assignment, on_delete=models.CASCADE, related_name="flags")
+    reason = models.CharField(max_length=300)
+    resolved_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+
+class Gold(models.Model):
+    """A known answer, mixed in among the others to see how well people judge."""
+
+    set = models.ForeignKey(CandidateSet, on_delete=models.CASCADE, related_name="golds")
+    dimension = models.ForeignKey(Dimension, on_delete=models.CASCADE, related_name="golds")
+    best = models.ForeignKey(Candidate, on_delete=models.PROTECT, related_name="+")
+    worst = models.ForeignKey(Candidate, on_delete=models.PROTECT, related_name="+")
+    explanation = models.TextField(blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["set", "dimension"], name="gold_once"),
+            models.CheckConstraint(condition=~Q(best=F("worst")), name="gold_best_is_not_worst"),
+        ]
+
+
+class Feedback(models.Model):
+    """An implicit signal from production about one candidate."""
+
+    class Kind(models.TextChoices):
+        ACCEPTED = "accepted"
+        PUBLISHED = "published"
+        EDITED = "edited"
+        DISCARDED = "discarded"
+
+    candidate = models.ForeignKey(Candidate, on_delete=models.CASCADE, related_name="feedback")
+    policy = models.ForeignKey(Policy, on_delete=models.PROTECT, related_name="feedback")
+    kind = models.CharField(max_length=10, choices=Kind)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(kind__in=["accepted", "published", "edited", "discarded"]),
+                name="feedback_kind_known",
+            )
+        ]

@@ -1,0 +1,340 @@
+"""What makes pictures: tasks, sources, policies, sampling plans, candidate sets and candidates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
+from django.db import models
+from django.db.models import Q
+
+from generation.ownership import Job
+
+HEX64 = RegexValidator(r"^[0-9a-f]{64}$", "A sha256 in hexadecimal has 64 characters 0-9a-f.")
+
+
+class Split(models.TextChoices):
+    TRAIN = "train"
+    HOLDOUT = "holdout"
+
+
+class TaskQuerySet(models.QuerySet["Task"]):
+    def active(self) -> TaskQuerySet:
+        return self.filter(active=True)
+
+
+class Task(models.Model):
+    """One kind of edit: what is asked of the policy, and how the reward model's query names it."""
+
+    slug = models.SlugField(unique=True)
+    name = models.CharField(max_length=80)
+    wording = models.CharField(
+        max_length=200, help_text="How the reward model's query names the task, e.g. “image fill”."
+    )
+    instruction = models.TextField(blank=True, help_text="Shown to annotators above the pictures.")
+    fixed_prompt = models.CharField(
+        max_length=500,
+        blank=True,
+        help_text="Used for every source of this task instead of its own.",
+    )
+    needs_source = models.BooleanField(default=True)
+    needs_mask = models.BooleanField(default=True)
+    weight = models.FloatField(
+        default=1.0,
+        validators=[MinValueValidator(0.0)],
+        help_text="Relative share of the task in policy training.",
+    )
+    active = models.BooleanField(default=True)
+
+    objects = TaskQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["pk"]
+        constraints = [
+            models.CheckConstraint(condition=Q(weight__gte=0), name="task_weight_not_negative")
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Image(models.Model):
+    """A picture, addressed by the hash of its bytes; everything that is a picture points here."""
+
+    sha256 = models.CharField(max_length=64, unique=True, validators=[HEX64])
+    width = models.PositiveIntegerField()
+    height = models.PositiveIntegerField()
+    format = models.CharField(max_length=8)  # "png"
+    byte_size = models.PositiveBigIntegerField()
+    storage_key = models.CharField(max_length=200)  # ab/<sha256>.png below MEDIA_ROOT/images
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(width__gt=0, height__gt=0), name="image_has_an_area")
+        ]
+
+    def __str__(self) -> str:
+        return self.sha256[:12]
+
+
+class SourceQuerySet(models.QuerySet["Source"]):
+    def train(self) -> SourceQuerySet:
+        return self.filter(split=Split.TRAIN)
+
+    def holdout(self) -> SourceQuerySet:
+        return self.filter(split=Split.HOLDOUT)
+
+
+class Source(models.Model):
+    """What an edit starts from: a picture, the area to edit, and what is asked."""
+
+    task = models.ForeignKey(Task, on_delete=models.PROTECT, related_name="sources")
+    image = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="+")
+    mask = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="+")
+    prompt = models.TextField(blank=True)
+    tags = models.JSONField(default=dict, blank=True)  # style, scene, subject … for audits
+    split = models.CharField(
+        max_length=8, choices=Split, help_text="Drawn from the picture's hash."
+    )
+    external_id = models.CharField(max_length=200, blank=True)
+    licence = models.CharField(max_length=120, blank=True)
+    attribution = models.CharField(max_length=300, blank=True)
+    # What simulated annotators and ground-truth figures read, where the picture comes from a known world.
+    scene = models.JSONField(null=True, blank=True, editable=False)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = SourceQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["task", "image", "mask", "prompt"], name="source_not_twice"
+            ),
+            models.CheckConstraint(condition=Q(split__in=Split.values), name="source_split_known"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.task.slug} {self.pk}"
+
+    @property
+    def effective_prompt(self) -> str:
+        """The prompt given to the policy: the task's fixed one where it has one."""
+        return self.task.fixed_prompt or self.prompt
+
+
+class Policy(models.Model):
+    """Weights that make candidates: a base, a trained descendant, or an external system."""
+
+    class Kind(models.TextChoices):
+        BASE = "base"
+        TRAINED = "trained"
+        EXTERNAL = "external"
+
+    class State(models.TextChoices):
+        READY = "ready"
+        ACTIVE = "active"  # makes the next candidates; at most one
+        RETIRED = "retired"
+
+    name = models.CharField(max_length=120, unique=True)
+    kind = models.CharField(max_length=8, choices=Kind)
+    state = models.CharField(max_length=8, choices=State, default=State.READY)
+    location = models.CharField(
+        max_length=500, blank=True, help_text="Hub id, or directory in diffusers' pipeline layout."
+    )
+    revision = models.CharField(max_length=120, blank=True)
+    transformer = models.CharField(
+        max_length=500,
+        blank=True,
+        help_text="Hub id or directory of the transformer, if elsewhere.",
+    )
+    subfolder = models.CharField(max_length=200, blank=True)
+    adapter = models.CharField(
+        max_length=500, blank=True, help_text="Directory of a LoRA in diffusers' layout."
+    )
+    max_pixels = models.PositiveIntegerField(
+        default=1024 * 1024,
+        help_text="Sources are scaled down to at most this area (width × height).",
+    )
+    parent = models.ForeignKey(
+        "self", null=True, blank=True, on_delete=models.PROTECT, related_name="children"
+    )
+    card = models.JSONField(default=dict, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    promoted_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        verbose_name_plural = "policies"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["state"], condition=Q(state="active"), name="policy_one_active"
+            ),
+            models.CheckConstraint(
+                condition=Q(kind="external") | ~Q(location=""), name="policy_has_a_location"
+            ),
+            models.CheckConstraint(
+                condition=Q(kind="trained", parent__isnull=False) | ~Q(kind="trained"),
+                name="policy_trained_has_a_parent",
+            ),
+            models.CheckConstraint(
+                condition=~Q(kind="external", state="active"), name="policy_external_not_active"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def spec(self) -> dict[str, Any]:
+        """The keyword arguments of `generation.diffusion.loading.PolicySpec`."""
+        return {
+            "location": self.location,
+            "revision": self.revision or None,
+            "transformer": self.transformer,
+            "subfolder": self.subfolder,
+            "adapter": self.adapter,
+        }
+
+
+class SamplingPlan(models.Model):
+    """What a task's candidates are drawn from; a changed plan is a new version, never an edit.
+
+    `steps`, `strength`, `guidance_scale` and `true_cfg_scale` hold lists of values, each equally likely;
+    `negative_prompts` a list of strings (the empty string stands for none).
+    """
+
+    task = models.ForeignKey(Task, on_delete=models.PROTECT, related_name="plans")
+    version = models.PositiveIntegerField(default=1)
+    candidates_per_set = models.PositiveSmallIntegerField(
+        default=4, validators=[MinValueValidator(2), MaxValueValidator(8)]
+    )
+    steps = models.JSONField(default=list)
+    strength = models.JSONField(default=list)
+    guidance_scale = models.JSONField(default=list)
+    true_cfg_scale = models.JSONField(default=list)
+    negative_prompts = models.JSONField(default=list)
+    made_by = models.CharField(max_length=120, blank=True)
+    current = models.BooleanField(default=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["task", "version"], name="plan_version_once"),
+            models.UniqueConstraint(
+                fields=["task"], condition=Q(current=True), name="plan_one_current"
+            ),
+            models.CheckConstraint(
+                condition=Q(candidates_per_set__range=(2, 8)), name="plan_two_to_eight_candidates"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.task.slug} plan {self.version}"
+
+
+class GenerationRun(Job):
+    """An order of candidate sets, owned by a worker while it is made."""
+
+    policy = models.ForeignKey(Policy, on_delete=models.PROTECT, related_name="generation_runs")
+    seed = models.BigIntegerField(default=0)
+    requested_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+
+    def __str__(self) -> str:
+        return f"generation {self.pk}"
+
+
+class CandidateSetQuerySet(models.QuerySet["CandidateSet"]):
+    def ready(self) -> CandidateSetQuerySet:
+        return self.filter(state=CandidateSet.State.READY)
+
+
+class CandidateSet(models.Model):
+    """N candidates for one source, drawn before they are made."""
+
+    class State(models.TextChoices):
+        DRAWN = "drawn"
+        READY = "ready"
+        FAILED = "failed"
+
+    source = models.ForeignKey(Source, on_delete=models.PROTECT, related_name="sets")
+    plan = models.ForeignKey(SamplingPlan, null=True, blank=True, on_delete=models.PROTECT)
+    run = models.ForeignKey(
+        GenerationRun, null=True, blank=True, on_delete=models.PROTECT, related_name="sets"
+    )
+    state = models.CharField(max_length=8, choices=State, default=State.DRAWN)
+    size = models.PositiveSmallIntegerField()  # N
+    error = models.CharField(max_length=500, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = CandidateSetQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(state__in=["drawn", "ready", "failed"]), name="set_state_known"
+            ),
+            models.CheckConstraint(condition=Q(size__range=(2, 8)), name="set_two_to_eight"),
+        ]
+
+    def __str__(self) -> str:
+        return f"set {self.pk}"
+
+
+class Candidate(models.Model):
+    """One picture of a set with everything that was drawn for it.
+
+    `batch` names the batch the picture was computed in and `batch_index` its place there: floating-point results
+    depend on the batch's composition, so making a picture again bit for bit means running its batch again.
+    """
+
+    set = models.ForeignKey(CandidateSet, on_delete=models.CASCADE, related_name="candidates")
+    index = models.PositiveSmallIntegerField()
+    policy = models.ForeignKey(Policy, on_delete=models.PROTECT, related_name="candidates")
+    image = models.ForeignKey(
+        Image, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    seed = models.BigIntegerField()
+    num_inference_steps = models.PositiveSmallIntegerField()
+    strength = models.FloatField()
+    guidance_scale = models.FloatField()
+    true_cfg_scale = models.FloatField()
+    negative_prompt = models.TextField(blank=True)
+    prompt = models.TextField(blank=True)
+    width = models.PositiveIntegerField()
+    height = models.PositiveIntegerField()
+    batch = models.UUIDField(null=True, blank=True)
+    batch_index = models.PositiveSmallIntegerField(null=True, blank=True)
+    latency_ms = models.PositiveIntegerField(null=True, blank=True)
+    device = models.CharField(max_length=80, blank=True)
+    versions = models.JSONField(default=dict, blank=True)  # torch, diffusers, threads, dtype
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["batch", "batch_index"], name="candidate_batch")]
+        constraints = [
+            models.UniqueConstraint(fields=["set", "index"], name="candidate_index_once"),
+            # What a judgment's composite foreign key refers to.
+            models.UniqueConstraint(fields=["id", "set"], name="candidate_id_set"),
+            models.CheckConstraint(
+                condition=Q(strength__gt=0, strength__lte=1), name="candidate_strength_range"
+            ),
+            models.CheckConstraint(
+                condition=Q(num_inference_steps__gt=0), name="candidate_steps_positive"
+            ),
+            models.CheckConstraint(
+                condition=Q(true_cfg_scale__gte=1), name="candidate_true_cfg_at_least_one"
+            ),
+            models.CheckConstraint(
+                condition=Q(batch__isnull=True, batch_index__isnull=True)
+                | Q(batch__isnull=False, batch_index__isnull=False),
+                name="candidate_batch_whole",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"candidate {self.set_id}/{self.index}"

@@ -1,0 +1,163 @@
+"""Who owns long work: a database row with a fencing token, a lease and a heartbeat.
+
+The broker only rings doorbells. A worker claims a row by conditional update (epoch + 1), renews its lease while it
+works, and commits every effect under `WHERE epoch = mine`; a worker that lost its lease writes nothing more. A row
+whose lease ran out is claimed by the next worker that hears the bell, which goes on from what was committed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, Self
+
+from django.db import connection, connections, models, transaction
+from django.db.models import F, Q
+from django.db.models.functions import Coalesce, Now
+
+LEASE = timedelta(seconds=30)
+HEARTBEAT_SECONDS = 5.0
+
+
+class LeaseLost(Exception):
+    """Another worker owns the row now, or it was cancelled; the finder must stop and write nothing."""
+
+
+class JobState(models.TextChoices):
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class JobQuerySet(models.QuerySet[Any]):
+    def claimable(self) -> Self:
+        """Queued rows, and running ones whose owner stopped renewing its lease."""
+        return self.filter(
+            Q(state=JobState.QUEUED) | Q(state=JobState.RUNNING, lease_until__lt=Now())
+        )
+
+    def unfinished(self) -> Self:
+        return self.filter(state__in=[JobState.QUEUED, JobState.RUNNING])
+
+
+class Job(models.Model):
+    """A row that owns minutes or hours of work."""
+
+    state = models.CharField(max_length=12, choices=JobState, default=JobState.QUEUED)
+    epoch = models.PositiveIntegerField(default=0, editable=False)  # the fencing token
+    lease_until = models.DateTimeField(null=True, blank=True, editable=False)
+    attempt = models.PositiveIntegerField(default=0, editable=False)
+    progress = models.PositiveIntegerField(default=0, editable=False)
+    total = models.PositiveIntegerField(default=0, editable=False)
+    message = models.CharField(max_length=500, blank=True, editable=False)
+    error = models.TextField(blank=True, editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True, blank=True, editable=False)
+    finished_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    objects = JobQuerySet.as_manager()
+
+    class Meta:
+        abstract = True
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(state__in=JobState.values), name="%(app_label)s_%(class)s_state_known"
+            ),
+            models.CheckConstraint(
+                condition=~Q(state=JobState.RUNNING) | Q(lease_until__isnull=False),
+                name="%(app_label)s_%(class)s_running_has_lease",
+            ),
+        ]
+
+    def claim(self) -> bool:
+        """Take the row if it is free; True when this caller owns it now."""
+        with transaction.atomic():
+            row = (
+                type(self)
+                .objects.claimable()
+                .select_for_update(skip_locked=True)
+                .filter(pk=self.pk)
+                .first()
+            )
+            if row is None:
+                return False
+            type(self).objects.filter(pk=self.pk).update(
+                state=JobState.RUNNING,
+                epoch=F("epoch") + 1,
+                attempt=F("attempt") + 1,
+                lease_until=Now() + LEASE,
+                started_at=Coalesce("started_at", Now()),
+                finished_at=None,
+                error="",
+            )
+        self.refresh_from_db()
+        return True
+
+    def _mine(self) -> models.QuerySet[Any]:
+        return type(self).objects.filter(pk=self.pk, epoch=self.epoch, state=JobState.RUNNING)
+
+    def renew(self, **values: Any) -> None:
+        """Extend the lease and store progress; raises LeaseLost when the row is no longer this worker's."""
+        if self._mine().update(lease_until=Now() + LEASE, **values) != 1:
+            raise LeaseLost(f"{self._meta.verbose_name} {self.pk} is no longer owned here")
+
+    def finish(self, **values: Any) -> None:
+        if not self._mine().update(
+            state=JobState.SUCCEEDED, finished_at=Now(), lease_until=None, **values
+        ):
+            raise LeaseLost(f"{self._meta.verbose_name} {self.pk} is no longer owned here")
+        self.refresh_from_db()
+
+    def fail(self, error: str) -> None:
+        """Record a readable reason; does nothing when the row is no longer this worker's."""
+        self._mine().update(state=JobState.FAILED, finished_at=Now(), lease_until=None, error=error)
+        self.refresh_from_db()
+
+    def cancel(self) -> bool:
+        """Stop queued or running work; its owner notices at the next renewal."""
+        done = (
+            type(self)
+            .objects.unfinished()
+            .filter(pk=self.pk)
+            .update(state=JobState.CANCELLED, finished_at=Now(), lease_until=None)
+        )
+        return done == 1
+
+    def retry(self) -> bool:
+        """Queue a failed or cancelled row again; committed work is kept."""
+        done = (
+            type(self)
+            .objects.filter(pk=self.pk, state__in=[JobState.FAILED, JobState.CANCELLED])
+            .update(state=JobState.QUEUED, finished_at=None, error="")
+        )
+        return done == 1
+
+    @contextmanager
+    def heartbeat(self) -> Iterator[threading.Event]:
+        """Renew the lease from a thread while the block runs; the event is set when the lease was lost."""
+        stop, lost = threading.Event(), threading.Event()
+
+        def renew() -> None:
+            try:
+                while not stop.wait(HEARTBEAT_SECONDS):
+                    try:
+                        self.renew()
+                    except LeaseLost:
+                        lost.set()
+                        return
+                    except Exception:  # the database is restarting: the next beat tries again
+                        connection.close()
+            finally:
+                connections.close_all()
+
+        thread = threading.Thread(target=renew, name=f"heartbeat-{self.pk}", daemon=True)
+        thread.start()
+        try:
+            yield lost
+        finally:
+            stop.set()
+            thread.join()

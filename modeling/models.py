@@ -1,0 +1,222 @@
+"""What learns: snapshots, training runs, reward models, evaluations and rounds."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+
+from annotation.models import Campaign, Judgment
+from generation.models import HEX64, Policy
+from generation.ownership import Job
+
+
+class Snapshot(models.Model):
+    """An immutable, content-hashed dataset directory and the exact judgments in it."""
+
+    content_hash = models.CharField(max_length=64, unique=True, validators=[HEX64])
+    directory = models.CharField(max_length=500)
+    judgments = models.ManyToManyField(Judgment, related_name="snapshots")
+    counts = models.JSONField(default=dict)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return f"snapshot {self.content_hash[:12]}"
+
+
+class RewardModel(models.Model):
+    """A vision-language model that says which of two images is better on a dimension."""
+
+    class State(models.TextChoices):
+        READY = "ready"
+        ACTIVE = "active"  # trains the next policy; at most one
+        RETIRED = "retired"
+
+    name = models.CharField(max_length=120, unique=True)
+    state = models.CharField(max_length=8, choices=State, default=State.READY)
+    location = models.CharField(max_length=500)  # hub id or directory of the base (or full) weights
+    adapter = models.CharField(max_length=500, blank=True)  # directory of a PEFT LoRA
+    parent = models.ForeignKey(
+        "self", null=True, blank=True, on_delete=models.PROTECT, related_name="children"
+    )
+    snapshot = models.ForeignKey(Snapshot, null=True, blank=True, on_delete=models.PROTECT)
+    # [[task slug, dimension slug, reason], …] left out of the policy's reward
+    excluded = models.JSONField(default=list, blank=True)
+    card = models.JSONField(default=dict, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["state"], condition=Q(state="active"), name="reward_model_one_active"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Round(models.Model):
+    """One turn of the loop; its steps do the work, its row says what it started from and what came out."""
+
+    class Annotators(models.TextChoices):
+        HUMAN = "human"
+        SIMULATED = "simulated"
+
+    number = models.PositiveIntegerField(unique=True)
+    annotators = models.CharField(max_length=10, choices=Annotators, default=Annotators.HUMAN)
+    seed = models.BigIntegerField(default=0)
+    config = models.JSONField(default=dict)
+    parent_policy = models.ForeignKey(Policy, on_delete=models.PROTECT, related_name="+")
+    parent_reward = models.ForeignKey(RewardModel, on_delete=models.PROTECT, related_name="+")
+    campaign = models.ForeignKey(Campaign, null=True, blank=True, on_delete=models.PROTECT)
+    reward_model = models.ForeignKey(
+        RewardModel, null=True, blank=True, on_delete=models.PROTECT, related_name="rounds"
+    )
+    policy = models.ForeignKey(
+        Policy, null=True, blank=True, on_delete=models.PROTECT, related_name="rounds"
+    )
+    started_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+    outcome = models.CharField(max_length=300, blank=True)  # one sentence, once finished
+
+    class Meta:
+        ordering = ["-number"]
+        constraints = [
+            models.UniqueConstraint(
+                models.Value(1), condition=Q(finished_at__isnull=True), name="round_one_open"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"round {self.number}"
+
+
+class RoundStep(Job):
+    """One step of a round. `result` holds its figures; a gate's has "passed" and "reason"."""
+
+    class Name(models.TextChoices):
+        GENERATE = "generate", "Generate"
+        LABEL = "label", "Label"
+        TRAIN_REWARD = "train_reward", "Train reward"
+        GATE_REWARD = "gate_reward", "Reward gate"
+        TRAIN_POLICY = "train_policy", "Train policy"
+        EVALUATE = "evaluate", "Evaluate"
+        GATE_POLICY = "gate_policy", "Policy gate"
+        PROMOTE = "promote", "Promote"
+
+    round = models.ForeignKey(Round, on_delete=models.CASCADE, related_name="steps")
+    name = models.CharField(max_length=14, choices=Name)
+    position = models.PositiveSmallIntegerField()
+    result = models.JSONField(default=dict, blank=True)
+
+    class Meta(Job.Meta):
+        abstract = False
+        ordering = ["round_id", "position"]
+        constraints = [
+            *Job.Meta.constraints,
+            models.UniqueConstraint(fields=["round", "name"], name="round_step_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.round} {self.name}"
+
+
+class TrainingRun(Job):
+    """A training in a subprocess; the run directory is the only interface to it."""
+
+    class Kind(models.TextChoices):
+        REWARD = "reward"
+        POLICY = "policy"
+
+    kind = models.CharField(max_length=8, choices=Kind)
+    config = models.JSONField(default=dict)
+    directory = models.CharField(max_length=500)
+    snapshot = models.ForeignKey(Snapshot, null=True, blank=True, on_delete=models.PROTECT)
+    parent_reward = models.ForeignKey(
+        RewardModel, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )  # what a reward run starts from, and what a policy run is rewarded by
+    parent_policy = models.ForeignKey(
+        Policy, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    reward_model = models.OneToOneField(
+        RewardModel, null=True, blank=True, on_delete=models.PROTECT, related_name="run"
+    )  # what came out
+    policy = models.OneToOneField(
+        Policy, null=True, blank=True, on_delete=models.PROTECT, related_name="run"
+    )
+    result = models.JSONField(default=dict, blank=True)
+    requested_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+
+    class Meta(Job.Meta):
+        abstract = False
+        ordering = ["-pk"]
+        constraints = [
+            *Job.Meta.constraints,
+            models.CheckConstraint(
+                condition=Q(kind="reward", parent_policy__isnull=True, policy__isnull=True)
+                | Q(kind="policy", parent_policy__isnull=False, reward_model__isnull=True),
+                name="training_run_kind_fits",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} run {self.pk}"
+
+
+class Evaluation(models.Model):
+    """Held-out figures with intervals, of a reward model or of a policy against its parent."""
+
+    class Kind(models.TextChoices):
+        REWARD = "reward"
+        POLICY = "policy"
+
+    kind = models.CharField(max_length=8, choices=Kind)
+    reward_model = models.ForeignKey(
+        RewardModel, null=True, blank=True, on_delete=models.CASCADE, related_name="evaluations"
+    )
+    policy = models.ForeignKey(
+        Policy, null=True, blank=True, on_delete=models.CASCADE, related_name="evaluations"
+    )
+    parent_policy = models.ForeignKey(
+        Policy, null=True, blank=True, on_delete=models.CASCADE, related_name="+"
+    )
+    snapshot = models.ForeignKey(Snapshot, null=True, blank=True, on_delete=models.PROTECT)
+    figures = models.JSONField(default=dict)
+    config = models.JSONField(default=dict)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-pk"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(kind="reward", reward_model__isnull=False, policy__isnull=True)
+                | Q(kind="policy", policy__isnull=False, reward_model__isnull=True),
+                name="evaluation_has_one_subject",
+            )
+        ]
+
+
+class EvaluationPair(models.Model):
+    """The same source and noise under two policies: a row of the filmstrip."""
+
+    evaluation = models.ForeignKey(Evaluation, on_delete=models.CASCADE, related_name="pairs")
+    source = models.ForeignKey("generation.Source", on_delete=models.PROTECT, related_name="+")
+    seed = models.BigIntegerField()
+    parent_image = models.ForeignKey("generation.Image", on_delete=models.PROTECT, related_name="+")
+    image = models.ForeignKey("generation.Image", on_delete=models.PROTECT, related_name="+")
+    scores = models.JSONField(
+        default=dict
+    )  # {"parent": {dimension: x}, "new": {dimension: x}, "margin": {…}}
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["evaluation", "source", "seed"], name="evaluation_pair_once"
+            )
+        ]
