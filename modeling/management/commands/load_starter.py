@@ -1,0 +1,49 @@
+import json
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandParser
+
+from generation import candidates
+from generation.jobs import make_candidates
+from modeling import starter_project
+
+
+class Command(BaseCommand):
+    help = "Load the starter project: taxonomy, sources, policy, reward model, a campaign, demo users."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--sets", type=int, default=8, help="Candidate sets per task to begin with (default 8)."
+        )
+        parser.add_argument(
+            "--queue", action="store_true", help="Let the gpu worker make the candidates."
+        )
+        parser.add_argument("--json", metavar="FILE", help="Write the counts to FILE.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        loaded = starter_project.load(
+            sets_per_task=options["sets"], progress=lambda line: self.stderr.write(line)
+        )
+        if loaded.run is not None:
+            if options["queue"]:
+                make_candidates.delay_on_commit(loaded.run.pk)
+            else:
+                candidates.make(loaded.run)
+        ready = loaded.campaign.sets.ready().count()
+        if options["json"]:
+            figures = {
+                "sources": loaded.sources,
+                "new_sources": loaded.new_sources,
+                "policy": loaded.policy.name,
+                "reward_model": loaded.reward_model.name,
+                "campaign": loaded.campaign.name,
+                "sets_ready": ready,
+            }
+            Path(options["json"]).write_text(json.dumps(figures, indent=1))
+        self.stdout.write(
+            f"Starter project: {loaded.sources} sources ({loaded.new_sources} new), policy "
+            f"'{loaded.policy}', reward model '{loaded.reward_model}', campaign "
+            f"'{loaded.campaign}' with {loaded.campaign.items.count()} sets, {ready} of them ready. "
+            f"Users admin, anna and ben log in with '{starter_project.PASSWORD}'."
+        )
