@@ -1,0 +1,233 @@
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.db import connections
+from django.test.utils import override_settings
+
+from config.runtime.postgres import Postgres, PostgresError
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+TEST_DATA = Path(os.environ.get("ONELOOP_TEST_DATA", REPOSITORY / ".data" / "test"))
+CHROMIUM_FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+# live_server and Playwright's synchronous API share a thread with a running event loop.
+os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+# The tests' threads share few cores with their neighbours.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The run's own number is part of its databases' names, so that several runs can share one server.
+# Workers of pytest-xdist inherit it.
+RUN = os.environ.setdefault("ONELOOP_TEST_RUN", str(os.getpid()))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    on_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if not on_gpu:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        config.hook.pytest_deselected(items=on_gpu)
+        items[:] = [item for item in items if item not in on_gpu]
+
+
+# Database ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> None:
+    """Point Django at a PostgreSQL for tests, started here unless DATABASE_URL names one."""
+    database = settings.DATABASES["default"]
+    if settings.DATABASE_IS_EMBEDDED:
+        server = _throwaway_postgres()
+        database["HOST"] = _host(server)
+    name = f"test_oneloop_{RUN}"
+    suffix = os.environ.get("PYTEST_XDIST_WORKER")
+    database["TEST"]["NAME"] = f"{name}_{suffix}" if suffix else name
+    if settings.DATABASE_IS_EMBEDDED and suffix in (None, "gw0"):
+        _drop_databases_of_dead_runs(server)
+
+
+def _throwaway_postgres() -> Postgres:
+    server = Postgres(TEST_DATA, durable=False)
+    try:
+        server.acquire()
+    except PostgresError:
+        # Without fsync a power cut leaves ruins, and nothing in here is worth keeping.
+        server.release()
+        shutil.rmtree(server.home.resolve())
+        server = Postgres(TEST_DATA, durable=False)
+        server.acquire()
+    return server
+
+
+def _host(server: Postgres) -> str:
+    import dj_database_url
+
+    return str(dj_database_url.parse(server.url())["HOST"])
+
+
+def _drop_databases_of_dead_runs(server: Postgres) -> None:
+    import psycopg
+    from psycopg import sql
+
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        query = "SELECT datname FROM pg_database WHERE datname LIKE 'test\\_oneloop\\_%'"
+        for (name,) in connection.execute(query).fetchall():
+            run = name.removeprefix("test_oneloop_").partition("_")[0]
+            if not (run.isdecimal() and Path(f"/proc/{run}").exists()):
+                connection.execute(
+                    sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+                )
+
+
+# Files and settings -----------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def data_dir(tmp_path: Path) -> Iterator[Path]:
+    """Give each test its own data directory: no test sees or leaves a file of the user's."""
+    directory = tmp_path / "data"
+    with override_settings(
+        DATA_DIR=directory,
+        MEDIA_ROOT=str(directory / "media"),
+        PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"],
+    ):
+        yield directory
+
+
+# Processes --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def broker_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Valkey server on a unix socket, one for the whole run."""
+    from config.runtime.valkey import Valkey
+
+    server = Valkey(tmp_path_factory.mktemp("broker"), durable=False)
+    process = subprocess.Popen(server.prepare(), stdout=subprocess.DEVNULL)
+    try:
+        server.wait_until_ready()
+        yield server.url()
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.fixture
+def celery_worker(
+    broker_url: str, transactional_db: None, data_dir: Path, tmp_path: Path
+) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Start real workers on the test's database: `celery_worker("default")`.
+
+    The returned process may be killed by the test; the rest are stopped at the test's end.
+    Jobs rung in the test's own process go to the same broker.
+    """
+    from config.celery import app
+
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*queues: str, **environment: str) -> subprocess.Popen[bytes]:
+        names = queues or ("default", "gpu")
+        log = (tmp_path / f"worker-{len(started)}.log").open("wb")
+        command = [sys.executable, "-m", "celery", "-A", "config", "worker"]
+        command += ["-Q", ",".join(names), "--concurrency", "1", "--loglevel", "info"]
+        command += ["-n", f"test{len(started)}@{RUN}", "--without-mingle", "--without-gossip"]
+        worker = subprocess.Popen(
+            command,
+            cwd=REPOSITORY,
+            env=process_environment(data_dir, broker_url) | environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        started.append(worker)
+        _wait_for_line(Path(log.name), " ready.", worker)
+        return worker
+
+    broker_before = app.conf.broker_url
+    app.conf.broker_url = broker_url
+    app.pool.force_close_all()
+    try:
+        yield start
+    finally:
+        app.control.purge()
+        app.conf.broker_url = broker_before
+        app.pool.force_close_all()
+        for worker in started:
+            stop_process_group(worker)
+
+
+def process_environment(data_dir: Path, broker_url: str) -> dict[str, str]:
+    """Environment of a subprocess that works on the running test's database, broker and files."""
+    database = connections["default"].settings_dict
+    user = database["USER"] + (f":{database['PASSWORD']}" if database["PASSWORD"] else "")
+    host = str(database["HOST"]).replace("/", "%2F").replace(" ", "%20")
+    port = f":{database['PORT']}" if database["PORT"] else ""
+    return os.environ | {
+        "DATABASE_URL": f"postgresql://{user}@{host}{port}/{database['NAME']}",
+        "CELERY_BROKER_URL": broker_url,
+        "ONELOOP_DATA": str(data_dir),
+        "MEDIA_ROOT": str(settings.MEDIA_ROOT),
+        "SECRET_KEY": settings.SECRET_KEY,
+    }
+
+
+def stop_process_group(process: subprocess.Popen[Any], seconds: float = 10) -> None:
+    import signal
+
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(10)
+
+
+def _wait_for_line(log: Path, text: str, process: subprocess.Popen[Any]) -> None:
+    end = time.monotonic() + 60
+    while text not in log.read_text(errors="replace"):
+        if process.poll() is not None or time.monotonic() > end:
+            raise AssertionError(f"{text!r} never came:\n{log.read_text(errors='replace')}")
+        time.sleep(0.1)
+
+
+# Browser ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=CHROMIUM_FLAGS
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A fresh browser page of a person who is not logged in."""
+    context = browser.new_context(viewport={"width": 1366, "height": 820})
+    page = context.new_page()
+    page.set_default_timeout(15_000)
+    yield page
+    context.close()
