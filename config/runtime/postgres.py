@@ -151,7 +151,8 @@ class Postgres:
             if not lingers or time.monotonic() > end:
                 raise PostgresError(
                     f"The embedded PostgreSQL under {self.home} does not start. "
-                    f"Its log ends with:\n{tail(self.log)}\nSet DATABASE_URL to use another PostgreSQL."
+                    f"Its log ends with:\n{tail(self.log)}\n"
+                    "Set DATABASE_URL to use another PostgreSQL."
                 )
             time.sleep(0.5)
         self._create_database(binaries, owner)

@@ -1,7 +1,7 @@
+from typing import Any
+
 import pytest
-from django.contrib.auth.models import User
 from django.test import Client
-from pytest_django.fixtures import SettingsWrapper
 
 
 @pytest.mark.django_db
@@ -13,7 +13,7 @@ def test_it_answers_healthz_without_a_login(client: Client) -> None:
 
 @pytest.mark.django_db
 def test_it_is_ready_when_database_and_broker_answer(
-    client: Client, broker_url: str, settings: SettingsWrapper
+    client: Client, broker_url: str, settings: Any
 ) -> None:
     settings.CELERY_BROKER_URL = broker_url
     response = client.get("/readyz")
