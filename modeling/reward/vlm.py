@@ -1,0 +1,177 @@
+"""Load the reward VLM: a transformers image-text-to-text model, its tokenizer and settings.
+
+Everything comes from the checkpoint in the libraries' own formats: weights and configuration
+through AutoModelForImageTextToText, chat template with the tokenizer, patch sizes with the image
+processor, a LoRA through peft. `reward.json` beside the weights (or the LoRA) holds what those formats have no
+place for: the view and the calibration temperature. No processor object: Qwen2_5_VLProcessor needs
+torchvision for videos, which this project never shows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
+from transformers.utils.hub import cached_file
+
+from modeling.reward.preprocess import VisionLayout
+from modeling.reward.view import ViewConfig
+
+SETTINGS = "reward.json"
+LANGUAGE_LINEARS = "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj"
+VISION_LINEARS = "qkv|proj|gate_proj|up_proj|down_proj"
+
+
+@dataclass
+class RewardVLM:
+    """A VLM that answers whether the first of two images is better, and how to ask it."""
+
+    model: Any  # a transformers image-text-to-text model, or a PeftModel around one
+    tokenizer: Any
+    layout: VisionLayout
+    view: ViewConfig
+    temperature: float  # divides the logit margin, so that sigmoid(margin) is calibrated
+    yes_id: int
+    no_id: int
+    suffixes: dict[str, list[int]] = field(default_factory=dict, repr=False)  # cache by query
+
+    @property
+    def core(self) -> Any:
+        """The transformers model inside a LoRA wrapper."""
+        model = self.model
+        return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.core.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.core.get_input_embeddings().weight.dtype
+
+
+def answer_ids(tokenizer: Any) -> tuple[int, int]:
+    """Token ids of "Yes" and "No"; each must be one token."""
+    ids = []
+    for word in ("Yes", "No"):
+        tokens = tokenizer.encode(word, add_special_tokens=False)
+        if len(tokens) != 1:
+            raise ValueError(
+                f'The tokenizer splits "{word}" into {len(tokens)} tokens; a reward model needs '
+                "it as one token."
+            )
+        ids.append(tokens[0])
+    return ids[0], ids[1]
+
+
+def read_settings(location: str) -> dict[str, Any]:
+    """`reward.json` of a directory or hub repository; {} where there is none."""
+    path: Path | None = Path(location) / SETTINGS
+    if not Path(location).is_dir():
+        found = cached_file(
+            location,
+            SETTINGS,
+            _raise_exceptions_for_gated_repo=False,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        path = Path(found) if found else None
+    if path is None or not path.is_file():
+        return {}
+    settings: dict[str, Any] = json.loads(path.read_text())
+    return settings
+
+
+def write_settings(directory: Path, *, view: ViewConfig, temperature: float) -> None:
+    values = {"view": dataclasses.asdict(view), "temperature": temperature}
+    (directory / SETTINGS).write_text(json.dumps(values, indent=1))
+
+
+def load_reward_vlm(
+    location: str | Path,
+    *,
+    adapter: str | Path = "",
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> RewardVLM:
+    """Load a reward VLM for scoring (evaluation mode, no gradients to the weights).
+
+    Args:
+        location: directory or hub id in transformers' layout, e.g. "Qwen/Qwen2.5-VL-7B-Instruct".
+        adapter: directory of a LoRA in peft's layout; its `reward.json` goes before the base's.
+
+    Raises:
+        FileNotFoundError: no checkpoint at `location` or no LoRA at `adapter`.
+        ValueError: a checkpoint that cannot answer Yes or No in one token.
+    """
+    location, adapter = str(location), str(adapter)
+    _check_places(location, adapter)
+    try:
+        model: Any = AutoModelForImageTextToText.from_pretrained(location, dtype=dtype)
+        tokenizer: Any = AutoTokenizer.from_pretrained(location)
+        processor = AutoImageProcessor.from_pretrained(location)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"No reward model could be loaded from '{location}': {str(error).splitlines()[0]} "
+            "Give a directory in transformers' layout or the id of a hub repository."
+        ) from error
+    settings = read_settings(location)
+    if adapter:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, adapter)
+        settings |= read_settings(adapter)
+    model.requires_grad_(False)
+    yes_id, no_id = answer_ids(tokenizer)
+    return RewardVLM(
+        model=model.to(device).eval(),
+        tokenizer=tokenizer,
+        layout=VisionLayout.from_processor(processor),
+        view=ViewConfig(**settings.get("view", {})),
+        temperature=float(settings.get("temperature", 1.0)),
+        yes_id=yes_id,
+        no_id=no_id,
+    )
+
+
+def _check_places(location: str, adapter: str) -> None:
+    looks_local = location.startswith((".", "/", "~")) or location.count("/") != 1
+    if Path(location).is_dir():
+        if not (Path(location) / "config.json").is_file():
+            raise FileNotFoundError(
+                f"The reward model directory '{location}' has no config.json: it is not a "
+                "checkpoint in transformers' layout."
+            )
+    elif looks_local:
+        raise FileNotFoundError(
+            f"There is no reward model at '{location}'. Build the starter models, or give a "
+            "directory in transformers' layout or the id of a hub repository."
+        )
+    if adapter and not (Path(adapter) / "adapter_config.json").is_file():
+        raise FileNotFoundError(
+            f"There is no LoRA at '{adapter}': a directory with adapter_config.json is needed."
+        )
+
+
+def lora_targets(*, vision: bool) -> str:
+    """peft's `target_modules`: all linear maps of the language model, with `vision` of both towers."""
+    pattern = rf".*language_model\..*\.({LANGUAGE_LINEARS})"
+    return rf"{pattern}|.*visual\.blocks\..*\.({VISION_LINEARS})" if vision else pattern
+
+
+def attach_lora(model: Any, *, rank: int, alpha: float, dropout: float, vision: bool) -> Any:
+    """Wrap `model` in a fresh trainable LoRA; everything else is frozen."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]
+        lora_dropout=dropout,
+        target_modules=lora_targets(vision=vision),
+    )
+    return get_peft_model(model, config)
