@@ -1,5 +1,18 @@
-from django.urls import URLPattern, URLResolver
+from django.urls import path
+
+from modeling import views
 
 app_name = "modeling"
 
-urlpatterns: list[URLPattern | URLResolver] = []
+urlpatterns = [
+    path("loop/", views.loop, name="loop"),
+    path("loop/start/", views.start_round, name="start_round"),
+    path("loop/<int:number>/", views.round_page, name="round"),
+    path("loop/<int:number>/labelled/", views.finish_labelling, name="finish_labelling"),
+    path("loop/<int:number>/cancel/", views.cancel_round, name="cancel_round"),
+    path("loop/steps/<int:pk>/retry/", views.retry_step, name="retry_step"),
+    path("policies/", views.policy_list, name="policies"),
+    path("policies/<int:pk>/", views.policy_page, name="policy"),
+    path("policies/<int:pk>/activate/", views.activate_policy, name="activate_policy"),
+    path("reward-models/<int:pk>/", views.reward_page, name="reward_model"),
+]

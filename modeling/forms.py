@@ -1,0 +1,40 @@
+from typing import Any
+
+from django import forms
+
+from modeling.models import Round
+
+
+class RoundForm(forms.Form):
+    """What a person decides when a round starts; everything else is the round's default."""
+
+    annotators = forms.ChoiceField(
+        choices=[
+            (Round.Annotators.HUMAN, "People label in the browser"),
+            (Round.Annotators.SIMULATED, "Simulated annotators (starter scenes only)"),
+        ],
+        initial=Round.Annotators.HUMAN,
+        label="Who labels",
+    )
+    sets_per_task = forms.IntegerField(
+        min_value=1, max_value=5000, required=False, label="Sets per task"
+    )
+    policy_steps = forms.IntegerField(
+        min_value=1, max_value=100_000, required=False, label="Policy training steps"
+    )
+    reward_steps = forms.IntegerField(
+        min_value=1, max_value=100_000, required=False, label="Reward training steps"
+    )
+    seed = forms.IntegerField(min_value=0, max_value=2**31 - 1, initial=0)
+
+    def config(self) -> dict[str, Any]:
+        """The values that differ from the round's defaults."""
+        values = self.cleaned_data
+        config: dict[str, Any] = {}
+        if values.get("sets_per_task"):
+            config["sets_per_task"] = values["sets_per_task"]
+        if values.get("reward_steps"):
+            config["reward"] = {"steps": values["reward_steps"]}
+        if values.get("policy_steps"):
+            config["policy"] = {"steps": values["policy_steps"]}
+        return config

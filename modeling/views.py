@@ -1,0 +1,203 @@
+"""The loop and the policies. Everything here is for staff; annotators see none of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_GET, require_POST
+
+from generation import policies
+from generation.models import Policy
+from modeling import pages, rounds
+from modeling.forms import RoundForm
+from modeling.models import Evaluation, RewardModel, Round, RoundStep
+
+View = Callable[..., HttpResponse]
+
+
+def for_staff(view: View) -> View:
+    @wraps(view)
+    def inner(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        if not request.user.is_staff:
+            raise PermissionDenied("This page is for staff. Ask an admin for access.")
+        return view(request, *args, **kwargs)
+
+    return inner
+
+
+@require_GET
+@for_staff
+def loop(request: HttpRequest) -> HttpResponse:
+    newest = Round.objects.first()
+    if newest is not None and newest.finished_at is None:
+        return redirect("modeling:round", number=newest.number)
+    return _loop_page(request, newest, RoundForm())
+
+
+@require_GET
+@for_staff
+def round_page(request: HttpRequest, number: int) -> HttpResponse:
+    return _loop_page(request, get_object_or_404(Round, number=number), RoundForm())
+
+
+def _loop_page(request: HttpRequest, round_: Round | None, form: RoundForm) -> HttpResponse:
+    context: dict[str, Any] = {
+        "round": round_,
+        "form": form,
+        "rounds": Round.objects.select_related("policy", "reward_model")[:20],
+        "any_open": Round.objects.filter(finished_at__isnull=True).exists(),
+        "active_policy": Policy.objects.filter(state=Policy.State.ACTIVE).first(),
+        "active_reward": RewardModel.objects.filter(state=RewardModel.State.ACTIVE).first(),
+    }
+    if round_ is not None:
+        context["cards"] = pages.step_cards(round_)
+        run = pages.running_training(round_)
+        context["run"] = run
+        context["charts"] = pages.curves(run) if run is not None else []
+        if round_.campaign is not None:
+            context["labelled"] = rounds.labelling_progress(round_)
+        if round_.reward_model is not None:
+            evaluation = round_.reward_model.evaluations.first()
+            if evaluation is not None:
+                context["matrix"] = pages.accuracy_matrix(evaluation.figures)
+                context["reward_figures"] = evaluation.figures
+        if round_.policy is not None:
+            context["evaluation"] = _evaluation_context(round_.policy)
+    template = "modeling/_round.html" if request.htmx else "modeling/loop.html"  # type: ignore[attr-defined]
+    return render(request, template, context)
+
+
+def _evaluation_context(policy: Policy) -> dict[str, Any] | None:
+    evaluation = (
+        Evaluation.objects.filter(policy=policy).select_related("parent_policy", "policy").first()
+    )
+    if evaluation is None:
+        return None
+    return {
+        "row": evaluation,
+        "usable": pages.usable_rows(evaluation),
+        "dimensions": pages.dimension_rows(evaluation),
+        "strip": pages.filmstrip(policy),
+    }
+
+
+@require_POST
+@for_staff
+def start_round(request: HttpRequest) -> HttpResponse:
+    form = RoundForm(request.POST)
+    if not form.is_valid():
+        return _loop_page(request, Round.objects.first(), form)
+    try:
+        round_ = rounds.create(
+            annotators=form.cleaned_data["annotators"],
+            seed=form.cleaned_data["seed"] or 0,
+            config=form.config(),
+            user=request.user,
+        )
+    except rounds.RoundError as error:
+        messages.error(request, str(error))
+        return redirect("modeling:loop")
+    rounds.ring(round_)
+    messages.success(request, f"Round {round_.number} started.")
+    return redirect("modeling:round", number=round_.number)
+
+
+@require_POST
+@for_staff
+def finish_labelling(request: HttpRequest, number: int) -> HttpResponse:
+    round_ = get_object_or_404(Round, number=number)
+    try:
+        rounds.finish_labelling(round_)
+    except rounds.RoundError as error:
+        messages.error(request, str(error))
+    else:
+        messages.success(request, "Labelling closed; the reward model is trained next.")
+    return redirect("modeling:round", number=number)
+
+
+@require_POST
+@for_staff
+def retry_step(request: HttpRequest, pk: int) -> HttpResponse:
+    step = get_object_or_404(RoundStep, pk=pk)
+    try:
+        rounds.retry(step)
+    except rounds.RoundError as error:
+        messages.error(request, str(error))
+    else:
+        messages.success(request, f"{step.get_name_display()} runs again.")
+    return redirect("modeling:round", number=step.round.number)
+
+
+@require_POST
+@for_staff
+def cancel_round(request: HttpRequest, number: int) -> HttpResponse:
+    round_ = get_object_or_404(Round, number=number)
+    try:
+        rounds.cancel(round_)
+    except rounds.RoundError as error:
+        messages.error(request, str(error))
+    else:
+        messages.success(request, f"Round {number} was cancelled; its labels are kept.")
+    return redirect("modeling:round", number=number)
+
+
+@require_GET
+@for_staff
+def policy_list(request: HttpRequest) -> HttpResponse:
+    rows = []
+    for policy in Policy.objects.select_related("parent").order_by("-pk"):
+        evaluation = Evaluation.objects.filter(policy=policy).first()
+        usable = pages.usable_rows(evaluation) if evaluation is not None else []
+        overall = next((row for row in usable if row.name == "all tasks"), None)
+        rows.append({"policy": policy, "overall": overall})
+    reward_models = RewardModel.objects.select_related("parent", "snapshot").order_by("-pk")
+    context = {"rows": rows, "reward_models": reward_models}
+    return render(request, "modeling/policies.html", context)
+
+
+@require_GET
+@for_staff
+def policy_page(request: HttpRequest, pk: int) -> HttpResponse:
+    policy = get_object_or_404(Policy.objects.select_related("parent"), pk=pk)
+    context = {
+        "policy": policy,
+        "lineage": pages.lineage(policy),
+        "evaluation": _evaluation_context(policy),
+        "card": json.dumps(policy.card, indent=1),
+    }
+    return render(request, "modeling/policy.html", context)
+
+
+@require_POST
+@for_staff
+def activate_policy(request: HttpRequest, pk: int) -> HttpResponse:
+    policy = get_object_or_404(Policy, pk=pk)
+    try:
+        policies.activate(policy)
+    except policies.PolicyError as error:
+        messages.error(request, str(error))
+    else:
+        messages.success(request, f"'{policy}' makes the next candidates.")
+    return redirect("modeling:policies")
+
+
+@require_GET
+@for_staff
+def reward_page(request: HttpRequest, pk: int) -> HttpResponse:
+    model = get_object_or_404(RewardModel.objects.select_related("parent", "snapshot"), pk=pk)
+    evaluation = model.evaluations.first()
+    figures = evaluation.figures if evaluation is not None else {}
+    context = {
+        "model": model,
+        "matrix": pages.accuracy_matrix(figures),
+        "reward_figures": figures,
+        "card": json.dumps(model.card, indent=1),
+    }
+    return render(request, "modeling/reward.html", context)
