@@ -1,0 +1,383 @@
+"""Pictures from anywhere, made safe and alike: 8-bit sRGB PNG without metadata, named by hash.
+
+What comes in is judged by its content, never by its name. Whatever cannot be read faithfully is
+refused with a sentence that names the file and the remedy; nothing is stored then.
+
+Choices: transparency is laid over white; 16-bit grey is scaled to 8 bits; an embedded colour
+profile and EXIF rotation are applied; several frames are refused, since an edit has one picture and
+the first frame is an arbitrary one. A mask is white where the picture is to be edited.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import os
+import struct
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from django.core.files.base import ContentFile
+from django.core.files.storage import FileSystemStorage, default_storage
+from PIL import Image as Pillow
+from PIL import ImageChops, ImageCms, ImageOps
+
+from generation.models import Image
+
+MAX_PIXELS = 64_000_000
+MAX_BYTES = 100 * 2**20
+MIN_SIDE = 8
+FORMATS = ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF"]
+# A mask's pixels this near to black or white are black or white; JPEG's ringing stays inside.
+NEAR = 16
+# An antialiased edge greys a few per cent of a picture; a soft or painted mask far more.
+MAX_GREY_SHARE = 0.05
+THUMB_SIDE = 256
+
+Readable = bytes | str | Path | IO[bytes]
+
+
+class ImageError(ValueError):
+    """A picture or mask that cannot be used; the message names it and says what to do."""
+
+
+# Reading ----------------------------------------------------------------------------------------
+
+
+def decode(file: Readable, *, name: str = "") -> Pillow.Image:
+    """The picture as 8-bit RGB, upright. Raises ImageError."""
+    with _opened(file, name) as (picture, name):
+        return _to_rgb(picture, name)
+
+
+def decode_mask(file: Readable, *, name: str = "") -> Pillow.Image:
+    """The mask as "L" with 0 and 255 only, upright. Raises ImageError.
+
+    An alpha channel that varies is the mask (opaque is edited); otherwise the brightest channel is.
+    Two values, such as 0 and 1, are black and white. A few grey pixels are taken for an antialiased
+    edge and cut at the middle; more are refused.
+    """
+    with _opened(file, name) as (picture, name):
+        return binary_mask(picture, name=name)
+
+
+@contextmanager
+def _opened(file: Readable, name: str) -> Iterator[tuple[Pillow.Image, str]]:
+    """The first frame, fully read and turned upright; any decoder's error becomes an ImageError."""
+    name = name or _name_of(file)
+    data = _bytes_of(file, name)
+    try:
+        picture = Pillow.open(io.BytesIO(data), formats=FORMATS)
+    except Pillow.DecompressionBombError:
+        raise ImageError(_too_large(name, "too many pixels")) from None
+    except Pillow.UnidentifiedImageError:
+        raise ImageError(_unknown(name, data)) from None
+    except (OSError, SyntaxError, ValueError, struct.error, EOFError) as error:
+        raise ImageError(f"{name} is damaged ({error}). Export it again.") from None
+    with picture:
+        _check_header(picture, name)
+        try:
+            picture.load()
+            upright = ImageOps.exif_transpose(picture)
+        except Pillow.DecompressionBombError:
+            raise ImageError(_too_large(name, "too many pixels")) from None
+        except (OSError, SyntaxError, ValueError, struct.error, EOFError, KeyError) as error:
+            raise ImageError(
+                f"{name} is damaged or cut off ({error}). Copy or export it again."
+            ) from None
+        yield upright, name
+
+
+def _name_of(file: Readable) -> str:
+    if isinstance(file, str | Path):
+        return Path(file).name
+    return str(getattr(file, "name", "") or "The picture")
+
+
+def _bytes_of(file: Readable, name: str) -> bytes:
+    if isinstance(file, bytes):
+        data = file
+    elif isinstance(file, str | Path):
+        try:
+            with open(file, "rb") as opened:
+                data = opened.read(MAX_BYTES + 1)
+        except OSError as error:
+            raise ImageError(f"{name} cannot be read: {error.strerror}.") from None
+    else:
+        data = file.read(MAX_BYTES + 1)
+    if not data:
+        raise ImageError(f"{name} is empty. Save or upload it again.")
+    if len(data) > MAX_BYTES:
+        raise ImageError(
+            f"{name} is larger than {MAX_BYTES // 2**20} MB. Save it smaller, for example as JPEG."
+        )
+    return data
+
+
+def _too_large(name: str, size: str) -> str:
+    return f"{name} has {size}, more than {MAX_PIXELS // 10**6} million. Scale it down."
+
+
+def _check_header(picture: Pillow.Image, name: str) -> None:
+    width, height = picture.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(_too_large(name, f"{width} × {height} pixels"))
+    if min(width, height) < MIN_SIDE:
+        raise ImageError(
+            f"{name} has only {width} × {height} pixels. Each side needs at least {MIN_SIDE}."
+        )
+    # MPO is a photograph with previews or a gain map behind it: its first picture is what counts.
+    if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":
+        raise ImageError(
+            f"{name} is animated or has several pages ({picture.n_frames}). Save the one wanted as "
+            "PNG or JPEG."
+        )
+
+
+def _unknown(name: str, data: bytes) -> str:
+    head = data[:512].lstrip().lower()
+    kind = ""
+    if data[4:8] == b"ftyp" and data[8:12] in {b"heic", b"heix", b"hevc", b"mif1", b"msf1"}:
+        kind = "a HEIC photograph"
+    elif b"<svg" in head:
+        kind = "an SVG drawing"
+    elif head.startswith(b"%pdf"):
+        kind = "a PDF document"
+    elif head.startswith(b"8bps"):
+        kind = "a Photoshop file"
+    if kind:
+        return f"{name} is {kind}, which is not read here. Save it as PNG or JPEG."
+    return (
+        f"{name} is not a picture, or damaged at its start. PNG, JPEG, WebP, TIFF, BMP, GIF and "
+        "AVIF are read here."
+    )
+
+
+def _to_rgb(picture: Pillow.Image, name: str) -> Pillow.Image:
+    if picture.mode in {"I;16", "I;16B", "I;16L", "I;16N", "I"}:
+        return _eight_bits(picture, name).convert("RGB")
+    if picture.mode == "F":
+        raise ImageError(
+            f"{name} holds floating-point values whose white is unknown. Save it with 8 or 16 bits."
+        )
+    if _has_alpha(picture):
+        layer = _in_srgb(picture.convert("RGBA"), picture.info.get("icc_profile"))
+        white = Pillow.new("RGBA", layer.size, "white")
+        return Pillow.alpha_composite(white, layer).convert("RGB")
+    if picture.mode in {"RGB", "CMYK", "L"}:
+        return _in_srgb(picture, picture.info.get("icc_profile")).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _eight_bits(picture: Pillow.Image, name: str) -> Pillow.Image:
+    values = np.asarray(picture).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise ImageError(f"{name} holds more than 16 bits a channel. Save it with 8 or 16.")
+    return Pillow.fromarray(((values + 128) // 257).astype(np.uint8))
+
+
+def _has_alpha(picture: Pillow.Image) -> bool:
+    return picture.mode in {"RGBA", "LA", "PA", "RGBa", "La"} or "transparency" in picture.info
+
+
+def _in_srgb(picture: Pillow.Image, profile: bytes | None) -> Pillow.Image:
+    """Colours as the profile means them; a profile that is broken or foreign is ignored."""
+    if not profile:
+        return picture
+    mode = "RGBA" if picture.mode == "RGBA" else "RGB"
+    try:
+        converted = ImageCms.profileToProfile(
+            picture,
+            ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+            ImageCms.createProfile("sRGB"),
+            outputMode=mode,
+        )
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return picture
+    return converted or picture
+
+
+def binary_mask(picture: Pillow.Image, *, name: str) -> Pillow.Image:
+    """Any picture of a mask as "L" with 0 and 255 only; the rules are those of `decode_mask`."""
+    grey = _mask_channel(picture, name)
+    values = np.asarray(grey)
+    present = np.unique(values)
+    if len(present) == 2 and present[0] == 0:
+        return Pillow.fromarray(np.where(values > 0, 255, 0).astype(np.uint8))
+    share = float(np.mean((values > NEAR) & (values < 255 - NEAR)))
+    if share > MAX_GREY_SHARE:
+        raise ImageError(
+            f"{name} is not black and white: {share:.0%} of its pixels are grey. Save the mask "
+            "with white where the picture is to be edited and black elsewhere."
+        )
+    return Pillow.fromarray(np.where(values >= 128, 255, 0).astype(np.uint8))
+
+
+def _mask_channel(picture: Pillow.Image, name: str) -> Pillow.Image:
+    if picture.mode in {"I;16", "I;16B", "I;16L", "I;16N", "I"}:
+        # Written as 16 bits, masks hold 0 and 1, 255 or 65535.
+        values = np.asarray(picture).astype(np.int64)
+        if values.min() == 0 and len(np.unique(values)) == 2:
+            return Pillow.fromarray(np.where(values > 0, 255, 0).astype(np.uint8))
+        return _eight_bits(picture, name)
+    if picture.mode == "F":
+        raise ImageError(f"{name} holds floating-point values. Save the mask as 8-bit PNG.")
+    if picture.mode == "1":
+        return picture.convert("L")
+    if _has_alpha(picture):
+        alpha = picture.convert("RGBA").getchannel("A")
+        if alpha.getextrema()[0] != alpha.getextrema()[1]:
+            return alpha
+    if picture.mode in {"L", "LA", "La"}:
+        return picture.convert("LA").getchannel("L")
+    red, green, blue = picture.convert("RGB").split()
+    return ImageChops.lighter(ImageChops.lighter(red, green), blue)
+
+
+def check_mask(
+    mask: Pillow.Image,
+    size: tuple[int, int],
+    *,
+    mask_name: str = "The mask",
+    image_name: str = "the picture",
+) -> None:
+    """Refuse a mask that does not fit its picture or marks nothing. Raises ImageError."""
+    if mask.size != size:
+        raise ImageError(
+            f"{mask_name} has {mask.width} × {mask.height} pixels and {image_name} "
+            f"{size[0]} × {size[1]}. Save the mask in the picture's size"
+            + (", upright as the picture is shown." if mask.size == size[::-1] else ".")
+        )
+    if mask.getextrema() == (0, 0):
+        raise ImageError(
+            f"{mask_name} is empty: nothing in it is white. Paint the area to edit white."
+        )
+
+
+# Keeping ----------------------------------------------------------------------------------------
+
+
+def encode(picture: Pillow.Image) -> bytes:
+    """PNG without metadata; the same pixels give the same bytes."""
+    bare = Pillow.frombytes(picture.mode, picture.size, picture.tobytes())
+    file = io.BytesIO()
+    bare.save(file, "PNG", compress_level=6)
+    return file.getvalue()
+
+
+def store(picture: Pillow.Image) -> Image:
+    """The row of a picture ("RGB" or "L"); one that is known already is found, not stored again."""
+    data = encode(picture)
+    sha256 = hashlib.sha256(data).hexdigest()
+    key = f"{sha256[:2]}/{sha256}.png"
+    # The file comes first: a row always has its picture. A file without a row harms nobody.
+    if not default_storage.exists(f"images/{key}"):
+        _write(f"images/{key}", data)
+    image, _ = Image.objects.get_or_create(
+        sha256=sha256,
+        defaults={
+            "width": picture.width,
+            "height": picture.height,
+            "format": "png",
+            "byte_size": len(data),
+            "storage_key": key,
+        },
+    )
+    return image
+
+
+def read_bytes(image: Image) -> bytes:
+    try:
+        with default_storage.open(f"images/{image.storage_key}") as file:
+            return bytes(file.read())
+    except FileNotFoundError:
+        raise ImageError(
+            f"The file images/{image.storage_key} of a picture is gone from the store. Restore it "
+            "from a backup or import the picture again."
+        ) from None
+
+
+def open_image(image: Image) -> Pillow.Image:
+    with Pillow.open(io.BytesIO(read_bytes(image)), formats=["PNG"]) as picture:
+        picture.load()
+        return picture
+
+
+def local_path(image: Image) -> Path:
+    """Where the file lies, for programs that read files. Only for a store on this disk."""
+    return Path(default_storage.path(f"images/{image.storage_key}"))
+
+
+def thumbnail(image: Image) -> bytes:
+    """The picture as PNG of at most THUMB_SIDE pixels a side; made once."""
+    if max(image.width, image.height) <= THUMB_SIDE:
+        return read_bytes(image)
+    name = f"thumbs/{image.storage_key}"
+    if default_storage.exists(name):
+        with default_storage.open(name) as file:
+            return bytes(file.read())
+    picture = open_image(image)
+    picture.thumbnail((THUMB_SIDE, THUMB_SIDE), Pillow.Resampling.LANCZOS)
+    data = encode(picture)
+    _write(name, data)
+    return data
+
+
+def _write(name: str, data: bytes) -> None:
+    """Whole or not at all: object stores put so by themselves, on a disk a rename does."""
+    if not isinstance(default_storage, FileSystemStorage):
+        default_storage.save(name, ContentFile(data))
+        return
+    path = Path(default_storage.path(name))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with draft.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+# Working size -----------------------------------------------------------------------------------
+
+
+def working_size(width: int, height: int, max_pixels: int, multiple: int) -> tuple[int, int]:
+    """The size a picture is worked on: at most max_pixels, sides multiples of `multiple`.
+
+    Pictures are only scaled down. Among the sizes that fit, the one nearest to the picture's shape
+    is taken, so that nothing has to be cut off; at 512 pixels the shape changes by 2 % at most.
+    """
+    scale = min(1.0, math.sqrt(max_pixels / (width * height)))
+
+    def sides(side: int) -> set[int]:
+        lower = max(multiple, int(side * scale) // multiple * multiple)
+        upper = max(multiple, math.ceil(side * scale / multiple) * multiple)
+        return {lower, upper if upper <= side else lower}
+
+    sizes = [(w, h) for w in sides(width) for h in sides(height)]
+    fitting = [size for size in sizes if size[0] * size[1] <= max_pixels] or [min(sizes)]
+    return min(fitting, key=lambda size: (_distortion(size, width / height), -size[0] * size[1]))
+
+
+def _distortion(size: tuple[int, int], ratio: float) -> float:
+    return round(abs(math.log(size[0] / size[1] / ratio)), 6)
+
+
+def fit(
+    picture: Pillow.Image, mask: Pillow.Image, max_pixels: int, multiple: int
+) -> tuple[Pillow.Image, Pillow.Image]:
+    """Picture and mask at their working size. A mask that is scaled down keeps its thinnest parts:
+    a pixel is edited when any of the pixels behind it was."""
+    size = working_size(picture.width, picture.height, max_pixels, multiple)
+    if size == picture.size:
+        return picture, mask
+    small = mask.resize(size, Pillow.Resampling.BOX).point(lambda value: 255 if value else 0)
+    return picture.resize(size, Pillow.Resampling.LANCZOS), small
