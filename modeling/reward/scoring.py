@@ -25,6 +25,7 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from modeling.reward.preprocess import to_patches
+from modeling.reward.vision import attention_arguments
 from modeling.reward.vlm import RewardVLM
 
 PADDING = -1
@@ -84,7 +85,10 @@ def encode_images(vlm: RewardVLM, images: Tensor) -> tuple[BaseModelOutputWithPo
     """
     pixel_values, grid = to_patches(images.to(vlm.device), vlm.layout)
     output: BaseModelOutputWithPooling = vlm.core.get_image_features(
-        pixel_values.to(vlm.dtype), grid, return_dict=True
+        pixel_values.to(vlm.dtype),
+        grid,
+        return_dict=True,
+        **attention_arguments(vlm.core, grid),
     )
     return output, grid
 

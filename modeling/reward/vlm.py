@@ -2,9 +2,9 @@
 
 Everything comes from the checkpoint in the libraries' own formats: weights and configuration
 through AutoModelForImageTextToText, chat template with the tokenizer, patch sizes with the image
-processor, a LoRA through peft. `reward.json` beside the weights (or the LoRA) holds what those formats have no
-place for: the view and the calibration temperature. No processor object: Qwen2_5_VLProcessor needs
-torchvision for videos, which this project never shows.
+processor, a LoRA through peft. `reward.json` beside the weights (or the LoRA) holds what those
+formats have no place for: the view and the calibration temperature. No processor object:
+Qwen2_5_VLProcessor needs torchvision for videos, which this project never shows.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from transformers.utils.hub import cached_file
 
 from modeling.reward.preprocess import VisionLayout
 from modeling.reward.view import ViewConfig
+from modeling.reward.vision import batch_equal_images
 
 SETTINGS = "reward.json"
 LANGUAGE_LINEARS = "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj"
@@ -120,6 +121,7 @@ def load_reward_vlm(
             f"No reward model could be loaded from '{location}': {str(error).splitlines()[0]} "
             "Give a directory in transformers' layout or the id of a hub repository."
         ) from error
+    batch_equal_images(model)
     settings = read_settings(location)
     if adapter:
         from peft import PeftModel
@@ -159,7 +161,7 @@ def _check_places(location: str, adapter: str) -> None:
 
 
 def lora_targets(*, vision: bool) -> str:
-    """peft's `target_modules`: all linear maps of the language model, with `vision` of both towers."""
+    """peft's `target_modules`: all linear maps of the language model, or of both towers."""
     pattern = rf".*language_model\..*\.({LANGUAGE_LINEARS})"
     return rf"{pattern}|.*visual\.blocks\..*\.({VISION_LINEARS})" if vision else pattern
 

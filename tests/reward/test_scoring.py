@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from modeling.reward.scoring import can_pack, encode_images, margins, packed_forward, suffix_ids
+from modeling.reward.vision import NAME
 from modeling.reward.vlm import RewardVLM, load_reward_vlm
 from tests.reward.tiny import save_tiny, tiny_processor
 
@@ -155,13 +156,19 @@ def test_it_refuses_images_of_two_sizes(vlm: RewardVLM) -> None:
         margins(vlm, pictures(0, count=3), pictures(1, count=3), QUERIES)
 
 
-def test_it_batches_the_vision_tower_exactly(vlm: RewardVLM) -> None:
+@pytest.mark.parametrize("full", [True, False])
+def test_it_batches_the_vision_tower_exactly(tmp_path: Path, full: bool) -> None:
+    vlm = load_reward_vlm(save_tiny(tmp_path, full), dtype=torch.float64)
+    assert (vlm.model.config.vision_config._attn_implementation == NAME) == full
     images = pictures(0, count=4)
     with torch.no_grad():
         output, grid = encode_images(vlm, images)
         together: Any = output.pooler_output
         singles: Any = [encode_images(vlm, image[None])[0].pooler_output for image in images]
+        vlm.model.set_attn_implementation("sdpa")
+        library: Any = encode_images(vlm, images)[0].pooler_output
     assert grid.tolist() == [[1, 8, 8]] * 4
+    assert all(torch.equal(one, other) for one, other in zip(together, library, strict=True))
     for one, other in zip(together, singles, strict=True):
         torch.testing.assert_close(one, other[0], atol=1e-6, rtol=1e-6)
 

@@ -50,7 +50,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     return fast
 
 
-def tiny_config(tokenizer: Any, **text: Any) -> Any:
+def tiny_config(tokenizer: Any, full_vision: bool = False, **text: Any) -> Any:
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
     return AutoConfig.for_model(
         "qwen2_5_vl",
@@ -87,7 +87,8 @@ def tiny_config(tokenizer: Any, **text: Any) -> Any:
             "temporal_patch_size": 2,
             "window_size": 32,
             "out_hidden_size": 32,
-            "fullatt_block_indexes": [1],  # the other block attends within windows
+            # Otherwise the first block attends within windows.
+            "fullatt_block_indexes": [0, 1] if full_vision else [1],
             "initializer_range": 0.2,
         },
     )
@@ -99,10 +100,10 @@ def tiny_processor() -> Qwen2VLImageProcessorPil:
     )
 
 
-def save_tiny(directory: Path, **text: Any) -> Path:
+def save_tiny(directory: Path, full_vision: bool = False, **text: Any) -> Path:
     torch.manual_seed(0)
     tokenizer = tiny_tokenizer()
-    model = AutoModelForImageTextToText.from_config(tiny_config(tokenizer, **text))
+    model = AutoModelForImageTextToText.from_config(tiny_config(tokenizer, full_vision, **text))
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     tiny_processor().save_pretrained(directory)
