@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import isqrt
 from typing import TYPE_CHECKING
 
 import torch
@@ -34,6 +35,12 @@ class FillConditions:
 
     def __len__(self) -> int:
         return len(self.prompt_embeds)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the tokens, which are square in pixels."""
+        side = isqrt(self.height * self.width // self.masked_image.shape[1])
+        return self.height // side, self.width // side
 
     def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> FillConditions:
         """Some samples of the batch; a single index keeps the batch dimension."""

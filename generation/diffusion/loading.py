@@ -5,6 +5,7 @@ The same lines load FLUX.1-Fill-dev, its fine-tunes and the starter policy.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,9 +77,10 @@ def load_models(
     if spec.transformer or spec.subfolder:
         components["transformer"] = load_transformer(spec, dtype=dtype)
     _check_directory(spec.location, "model_index.json", "policy")
+    _check_components(spec.location, given=set(components))
     try:
         pipeline = FluxFillPipeline.from_pretrained(
-            spec.location, revision=spec.revision, torch_dtype=dtype, **components
+            spec.location, revision=spec.revision, dtype=dtype, **components
         )
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
@@ -118,7 +120,7 @@ def load_transformer(spec: PolicySpec, *, dtype: torch.dtype) -> FluxTransformer
     revision = spec.revision if location == spec.location else None
     try:
         return FluxTransformer2DModel.from_pretrained(
-            location, subfolder=subfolder, revision=revision, torch_dtype=dtype
+            location, subfolder=subfolder, revision=revision, dtype=dtype
         )
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
@@ -163,3 +165,16 @@ def _check_directory(location: str, expected: str, what: str) -> None:
             f"No {what} in {location!r}: {expected} is missing there. Check the location, or build "
             "or download the checkpoint first."
         )
+
+
+def _check_components(location: str, given: set[str]) -> None:
+    index = Path(location) / "model_index.json"
+    if not index.is_file():
+        return  # on the hub
+    for name, value in json.loads(index.read_text()).items():
+        is_component = isinstance(value, list) and value[0] is not None and name not in given
+        if is_component and not (Path(location) / name).is_dir():
+            raise FileNotFoundError(
+                f"The pipeline in {location!r} has no folder {name!r}, which its model_index.json "
+                "names: copy or build the checkpoint again."
+            )
