@@ -36,12 +36,12 @@ class Dimension(models.Model):
 
     @property
     def wording(self) -> Wording:
-        """The newest wording; a dimension without one is reported by a system check and refused in the admin."""
+        """The newest wording; the admin refuses a dimension without one."""
         return max(self.wordings.all(), key=lambda wording: wording.version)
 
 
 class Wording(models.Model):
-    """A version of what people and the reward model are asked; a change is a new version, never an edit."""
+    """What people and the reward model are asked; a change is a new version, never an edit."""
 
     dimension = models.ForeignKey(Dimension, on_delete=models.CASCADE, related_name="wordings")
     version = models.PositiveIntegerField(default=1)
@@ -151,7 +151,7 @@ class Campaign(models.Model):
 
 
 class Item(models.Model):
-    """A candidate set that a campaign asks about; `shuffle` draws the order in which sets are handed out."""
+    """A candidate set that a campaign asks about; `shuffle` draws the order of handing out."""
 
     campaign = models.ForeignKey(Campaign, on_delete=models.CASCADE, related_name="items")
     set = models.ForeignKey(CandidateSet, on_delete=models.PROTECT, related_name="items")
@@ -228,9 +228,9 @@ class JudgmentQuerySet(models.QuerySet["Judgment"]):
 
 
 class Judgment(models.Model):
-    """What one person said about one set on one dimension; a correction is a new row, the old one stays.
+    """What one person said about one set on one dimension; a correction is a new row.
 
-    The database keeps `set` equal to the assignment's set and both candidates inside it (composite foreign keys).
+    Composite foreign keys keep `set` equal to the assignment's set and both candidates inside it.
     """
 
     class Outcome(models.TextChoices):
@@ -308,6 +308,9 @@ class Rating(models.Model):
             ),
         ]
 
+    def __str__(self) -> str:
+        return f"rating {self.pk}"
+
 
 class Flag(models.Model):
     """A problem somebody reported about a set."""
@@ -316,6 +319,9 @@ class Flag(models.Model):
     reason = models.CharField(max_length=300)
     resolved_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 class Gold(models.Model):
@@ -332,6 +338,9 @@ class Gold(models.Model):
             models.UniqueConstraint(fields=["set", "dimension"], name="gold_once"),
             models.CheckConstraint(condition=~Q(best=F("worst")), name="gold_best_is_not_worst"),
         ]
+
+    def __str__(self) -> str:
+        return f"gold of set {self.set_id}"
 
 
 class Feedback(models.Model):
@@ -355,3 +364,6 @@ class Feedback(models.Model):
                 name="feedback_kind_known",
             )
         ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.candidate_id}"

@@ -101,7 +101,7 @@ class Source(models.Model):
     external_id = models.CharField(max_length=200, blank=True)
     licence = models.CharField(max_length=120, blank=True)
     attribution = models.CharField(max_length=300, blank=True)
-    # What simulated annotators and ground-truth figures read, where the picture comes from a known world.
+    # The ground truth of a picture from a known world: simulated annotators read it.
     scene = models.JSONField(null=True, blank=True, editable=False)
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
@@ -202,8 +202,8 @@ class Policy(models.Model):
 class SamplingPlan(models.Model):
     """What a task's candidates are drawn from; a changed plan is a new version, never an edit.
 
-    `steps`, `strength`, `guidance_scale` and `true_cfg_scale` hold lists of values, each equally likely;
-    `negative_prompts` a list of strings (the empty string stands for none).
+    `steps`, `strength`, `guidance_scale` and `true_cfg_scale` hold lists of values, each equally
+    likely; `negative_prompts` a list of strings (the empty string stands for none).
     """
 
     task = models.ForeignKey(Task, on_delete=models.PROTECT, related_name="plans")
@@ -288,8 +288,9 @@ class CandidateSet(models.Model):
 class Candidate(models.Model):
     """One picture of a set with everything that was drawn for it.
 
-    `batch` names the batch the picture was computed in and `batch_index` its place there: floating-point results
-    depend on the batch's composition, so making a picture again bit for bit means running its batch again.
+    `batch` names the batch the picture was computed in and `batch_index` its place there: results
+    depend on the batch's composition in their last bits, so making a picture again bit for bit
+    means running its batch again.
     """
 
     set = models.ForeignKey(CandidateSet, on_delete=models.CASCADE, related_name="candidates")

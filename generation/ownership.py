@@ -1,8 +1,9 @@
 """Who owns long work: a database row with a fencing token, a lease and a heartbeat.
 
-The broker only rings doorbells. A worker claims a row by conditional update (epoch + 1), renews its lease while it
-works, and commits every effect under `WHERE epoch = mine`; a worker that lost its lease writes nothing more. A row
-whose lease ran out is claimed by the next worker that hears the bell, which goes on from what was committed.
+The broker only rings doorbells. A worker claims a row by conditional update (epoch + 1), renews its
+lease while it works, and commits every effect under `WHERE epoch = mine`; a worker that lost its
+lease writes nothing more. A row whose lease ran out is claimed by the next worker that hears the
+bell, which goes on from what was committed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ HEARTBEAT_SECONDS = 5.0
 
 
 class LeaseLost(Exception):
-    """Another worker owns the row now, or it was cancelled; the finder must stop and write nothing."""
+    """Another worker owns the row now, or it was cancelled: stop and write nothing."""
 
 
 class JobState(models.TextChoices):
@@ -101,7 +102,7 @@ class Job(models.Model):
         return type(self).objects.filter(pk=self.pk, epoch=self.epoch, state=JobState.RUNNING)
 
     def renew(self, **values: Any) -> None:
-        """Extend the lease and store progress; raises LeaseLost when the row is no longer this worker's."""
+        """Extend the lease and store progress; LeaseLost when the row is another's now."""
         if self._mine().update(lease_until=Now() + LEASE, **values) != 1:
             raise LeaseLost(f"{self._meta.verbose_name} {self.pk} is no longer owned here")
 
@@ -138,7 +139,7 @@ class Job(models.Model):
 
     @contextmanager
     def heartbeat(self) -> Iterator[threading.Event]:
-        """Renew the lease from a thread while the block runs; the event is set when the lease was lost."""
+        """Renew the lease from a thread meanwhile; the event is set when the lease was lost."""
         stop, lost = threading.Event(), threading.Event()
 
         def renew() -> None:

@@ -43,7 +43,7 @@ class Chart:
 def line_chart(
     *, title: str, unit: str, series: dict[str, Sequence[tuple[float, float]]], most: int = 160
 ) -> Chart | None:
-    """A chart of the named (x, y) series, thinned to at most `most` means each; None without two points."""
+    """A chart of the named (x, y) series, each thinned to `most` means; None without two points."""
     thinned = {name: _thin(points, most) for name, points in series.items() if len(points) > 1}
     if not thinned:
         return None

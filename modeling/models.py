@@ -57,7 +57,7 @@ class RewardModel(models.Model):
 
 
 class Round(models.Model):
-    """One turn of the loop; its steps do the work, its row says what it started from and what came out."""
+    """One turn of the loop: what it started from and what came out; its steps do the work."""
 
     class Annotators(models.TextChoices):
         HUMAN = "human"
@@ -201,6 +201,9 @@ class Evaluation(models.Model):
             )
         ]
 
+    def __str__(self) -> str:
+        return f"{self.kind} evaluation {self.pk}"
+
 
 class EvaluationPair(models.Model):
     """The same source and noise under two policies: a row of the filmstrip."""
@@ -220,3 +223,6 @@ class EvaluationPair(models.Model):
                 fields=["evaluation", "source", "seed"], name="evaluation_pair_once"
             )
         ]
+
+    def __str__(self) -> str:
+        return f"source {self.source_id} in evaluation {self.evaluation_id}"

@@ -1,4 +1,4 @@
-"""What the pages of the loop show: rows of the database and of run directories, shaped for templates."""
+"""What the pages of the loop show: database rows and run directories, shaped for templates."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def lineage(policy: Policy) -> list[Policy]:
 
 
 def filmstrip(policy: Policy, *, most: int = 24) -> Filmstrip:
-    """Rows are held-out sources, columns the policies of the lineage; the worst regressions come first."""
-    chain = [p for p in lineage(policy)]
+    """Rows are held-out sources, columns the lineage's policies; the worst regressions first."""
+    chain = lineage(policy)
     found: dict[tuple[int, int], dict[int, tuple[Image, float | None]]] = defaultdict(dict)
     sources: dict[tuple[int, int], Source] = {}
     pairs = (
@@ -157,7 +157,7 @@ class StepCard:
     percent: int | None
     figure: str
     reason: str
-    state: str  # what the line of steps shows: done, passed, running, waiting, queued, failed, stopped
+    state: str  # done, passed, running, waiting, queued, later, failed or stopped
 
     @property
     def may_retry(self) -> bool:
@@ -241,7 +241,7 @@ class Matrix:
 
 
 def accuracy_matrix(figures: dict[str, Any]) -> Matrix | None:
-    """Task × dimension from a reward evaluation's {"reward_accuracy": {task: {dimension: {...}}}}."""
+    """Task × dimension of {"reward_accuracy": {task: {dimension: {"accuracy", …}}}}."""
     table = figures.get("reward_accuracy") or {}
     columns = list(dict.fromkeys(dimension for row in table.values() for dimension in row))
     if not columns:

@@ -9,8 +9,9 @@
     result.json          out: final figures
     error.json           out: {"message": one readable sentence} when the run failed
 
-A process that is killed at any moment and started again with the same directory goes on from its newest
-checkpoint; metrics logged after that checkpoint are dropped first, so that no step appears twice.
+A process that is killed at any moment and started again with the same directory goes on from its
+newest checkpoint; metrics logged after that checkpoint are dropped first, so that no step appears
+twice.
 """
 
 from __future__ import annotations
@@ -43,12 +44,16 @@ class RunError(Exception):
 
 
 def load_config(cls: type[T], values: Mapping[str, Any]) -> T:
-    """Build the frozen dataclass `cls` from `values`; unknown and missing keys are errors that name the key."""
+    """Build the frozen dataclass `cls`; unknown and missing keys are errors that name the key."""
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in values:
         if key not in fields:
             near = difflib.get_close_matches(key, fields, n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else f" Valid keys: {', '.join(sorted(fields))}."
+            hint = (
+                f" Did you mean '{near[0]}'?"
+                if near
+                else f" Valid keys: {', '.join(sorted(fields))}."
+            )
             raise RunError(f"Unknown configuration key '{key}'.{hint}")
     for name, field in fields.items():
         required = (
@@ -81,18 +86,24 @@ def write_json(path: Path, payload: Any) -> None:
 
 
 def die_with_parent() -> None:
-    """Ask Linux to end this process when its parent ends, so that a killed worker leaves no trainer behind."""
+    """Ask Linux to end this process with its parent: a killed worker leaves no trainer behind."""
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 def rng_state() -> dict[str, Any]:
-    """Every global random state a training loop draws from, in types `torch.load(weights_only=True)` reads."""
-    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
+    """Every global random state, in types that `torch.load(weights_only=True)` reads."""
+    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     state: dict[str, Any] = {
         "torch": torch.get_rng_state(),
-        "numpy": [str(kind), torch.from_numpy(np.asarray(keys, dtype=np.int64)), position, has_gauss, cached],
+        "numpy": [
+            str(kind),
+            torch.from_numpy(np.asarray(keys, dtype=np.int64)),
+            position,
+            has_gauss,
+            cached,
+        ],
         "python": json.dumps(random.getstate()),
     }
     if torch.cuda.is_available():
@@ -104,7 +115,7 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
     """Restore what `rng_state` returned."""
     torch.set_rng_state(state["torch"])
     kind, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
     version, internal, gauss = json.loads(state["python"])
     random.setstate((version, tuple(internal), gauss))
     if "cuda" in state and torch.cuda.is_available():
@@ -117,7 +128,9 @@ class RunDirectory:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if not (self.path / "config.json").is_file():
-            raise RunError(f"'{self.path}' holds no config.json; create the run before starting it.")
+            raise RunError(
+                f"'{self.path}' holds no config.json; create the run before starting it."
+            )
 
     def config(self, cls: type[T]) -> T:
         try:
@@ -128,7 +141,7 @@ class RunDirectory:
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
-        """Hold the directory for this process alone; on failure leave one sentence in error.json."""
+        """Hold the directory for this process alone; a failure leaves a sentence in error.json."""
         with (self.path / "lock").open("w") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -150,7 +163,7 @@ class RunDirectory:
             handle.write(json.dumps({"step": step, **values}) + "\n")
 
     def drop_metrics_after(self, step: int) -> None:
-        """Forget metrics of steps that the newest checkpoint does not contain (a resumed run repeats them)."""
+        """Forget metrics of steps after the newest checkpoint: a resumed run repeats them."""
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return
@@ -182,7 +195,7 @@ class RunDirectory:
         return found[-1] if found else None
 
     def save_checkpoint(self, step: int, write: Callable[[Path], None]) -> Path:
-        """Let `write` fill a temporary folder, rename it to checkpoints/step-N, keep the newest two."""
+        """Let `write` fill a temporary folder, rename it to checkpoints/step-N, keep two."""
         root = self.path / "checkpoints"
         root.mkdir(exist_ok=True)
         final = root / f"step-{step}"

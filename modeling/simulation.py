@@ -47,12 +47,12 @@ def simulate(
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> int:
-    """Label every set that the queue hands out (at most `limit`) and return how many were labelled."""
+    """Label what the queue hands out, at most `limit` sets; returns how many were labelled."""
     unknown = campaign.sets.filter(source__scene__isnull=True).count()
     if unknown:
         raise NotSimulable(
-            f"{unknown} sets of campaign '{campaign}' come from pictures without known ground truth; "
-            "simulated annotators judge starter scenes only. Let people label this campaign."
+            f"{unknown} sets of campaign '{campaign}' come from pictures without known ground "
+            "truth; simulated annotators judge starter scenes only. Let people label this campaign."
         )
     if not 0 <= noise <= 1:
         raise NotSimulable(f"noise is a probability between 0 and 1, not {noise}.")

@@ -1,4 +1,4 @@
-"""The starter project's rows: sources of the procedural world, the shipped models, a campaign, demo users."""
+"""The starter project's rows: scenes as sources, the shipped models, a campaign, demo users."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _plan_for(task: Task) -> None:
 
 
 def _add_sources(task: Task, per_task: int | None) -> int:
-    """Scenes in the order of their number until both splits are full; the split is the picture's own."""
+    """Scenes in the order of their number until both splits are full."""
     wanted = {Split.TRAIN: TRAIN_PER_TASK, Split.HOLDOUT: HOLDOUT_PER_TASK}
     if per_task is not None:
         wanted = {Split.TRAIN: per_task, Split.HOLDOUT: per_task}

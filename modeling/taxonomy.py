@@ -1,4 +1,4 @@
-"""Seed the taxonomy: tasks, dimensions with their wording, criteria, and a first sampling plan per task.
+"""Seed the taxonomy: tasks, dimensions with their wording, criteria, a sampling plan per task.
 
 Seeding adds what is missing and changes nothing that exists, so that an admin's edits stay.
 """
@@ -22,7 +22,7 @@ PLAN = {
 
 
 def seed(apps: Any = installed) -> int:
-    """Add the missing rows and return how many were added; `apps` is a migration's registry or Django's."""
+    """Add the missing rows, return how many; `apps` is a migration's registry or Django's."""
     task_model = apps.get_model("generation", "Task")
     plan_model = apps.get_model("generation", "SamplingPlan")
     dimension_model = apps.get_model("annotation", "Dimension")

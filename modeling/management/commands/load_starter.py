@@ -3,14 +3,14 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
+from generation.jobs import make_candidates
 
 from generation import candidates
-from generation.jobs import make_candidates
 from modeling import starter_project
 
 
 class Command(BaseCommand):
-    help = "Load the starter project: taxonomy, sources, policy, reward model, a campaign, demo users."
+    help = "Load the starter project: sources, policy, reward model, a campaign, demo users."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
@@ -44,6 +44,6 @@ class Command(BaseCommand):
         self.stdout.write(
             f"Starter project: {loaded.sources} sources ({loaded.new_sources} new), policy "
             f"'{loaded.policy}', reward model '{loaded.reward_model}', campaign "
-            f"'{loaded.campaign}' with {loaded.campaign.items.count()} sets, {ready} of them ready. "
+            f"'{loaded.campaign}' with {loaded.campaign.items.count()} sets, {ready} ready. "
             f"Users admin, anna and ben log in with '{starter_project.PASSWORD}'."
         )

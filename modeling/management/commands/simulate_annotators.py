@@ -13,7 +13,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--campaign", required=True, help="Name or id of the campaign.")
-        parser.add_argument("--noise", type=float, default=0.05, help="Share of slips (default 0.05).")
+        parser.add_argument(
+            "--noise", type=float, default=0.05, help="Share of slips (default 0.05)."
+        )
         parser.add_argument("--limit", type=int, help="Label at most this many sets.")
         parser.add_argument("--seed", type=int, default=0)
         parser.add_argument("--json", metavar="FILE", help="Write the counts to FILE.")
