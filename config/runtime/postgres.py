@@ -86,6 +86,24 @@ class Postgres:
             self._users.close()
             self._users = None
 
+    def release_and_wait(self, seconds: float = 30) -> bool:
+        """Let go of the server; True once it has stopped, False when another process uses it."""
+        self.release()
+        end = time.monotonic() + seconds
+        used_since = None
+        while self.pid() is not None and time.monotonic() < end:
+            with self._lock_file("users").open("w") as users:
+                try:
+                    fcntl.flock(users, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                    used_since = used_since or time.monotonic()
+                except BlockingIOError:
+                    # The keeper has the exclusive lock and is stopping the server.
+                    used_since = None
+            if used_since is not None and time.monotonic() - used_since > 1:
+                return False
+            time.sleep(0.05)
+        return self.pid() is None
+
     def pid(self) -> int | None:
         """The postmaster's process id, or None when no server runs on this cluster."""
         try:

@@ -1,0 +1,123 @@
+"""Keeps the processes of one machine running, and takes all of them along when it ends."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+FIRST_DELAY_SECONDS = 0.5
+LONGEST_DELAY_SECONDS = 30.0
+# A child that ran this long was healthy: its next failure counts as the first.
+HEALTHY_SECONDS = 60.0
+PR_SET_PDEATHSIG = 1
+# Loaded before any fork: between fork and exec only calls that need no lock are safe.
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+@dataclass
+class Child:
+    name: str
+    command: list[str]
+    log: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    # Each signal with the seconds it gets; whatever is left then is killed.
+    stop_signals: tuple[tuple[signal.Signals, float], ...] = ((signal.SIGTERM, 10.0),)
+    niceness: int = 0
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    failures: int = 0
+    restart_at: float | None = None
+
+    def start(self) -> None:
+        parent = os.getpid()
+        last_signal = self.stop_signals[-1][0]
+
+        def in_child() -> None:
+            if LIBC is not None:
+                # When the supervisor is killed its children get the word from the kernel.
+                LIBC.prctl(PR_SET_PDEATHSIG, int(last_signal))
+                if os.getppid() != parent:
+                    os._exit(1)
+            if self.niceness:
+                os.nice(self.niceness)
+
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command,
+                env=os.environ | self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # Ctrl-C is for the supervisor, which stops its children in order.
+                start_new_session=True,
+                preexec_fn=in_child,
+            )
+        self.started_at = time.monotonic()
+        self.restart_at = None
+
+    def plan_restart(self) -> float:
+        if time.monotonic() - self.started_at > HEALTHY_SECONDS:
+            self.failures = 0
+        delay: float = min(FIRST_DELAY_SECONDS * 2**self.failures, LONGEST_DELAY_SECONDS)
+        self.failures += 1
+        self.restart_at = time.monotonic() + delay
+        return delay
+
+    def kill_group(self) -> None:
+        """End what a dead or stubborn child left behind, so that a new one finds its port free."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+
+
+@dataclass
+class Supervisor:
+    say: Callable[[str], None]
+    children: list[Child] = field(default_factory=list)
+
+    def start(self, child: Child) -> None:
+        child.start()
+        self.children.append(child)
+
+    def look_after(self) -> None:
+        """Restart what died, later each time it dies again. Call it several times a second."""
+        for child in self.children:
+            if child.restart_at is not None:
+                if time.monotonic() >= child.restart_at:
+                    child.start()
+            elif child.process is not None and child.process.poll() is not None:
+                child.kill_group()
+                code = child.process.returncode
+                delay = child.plan_restart()
+                self.say(
+                    f"{child.name} ended ({_describe(code)}), starting it again in {delay:g} s. "
+                    f"Its log: {child.log}"
+                )
+
+    def stop(self) -> None:
+        """Stop the children in reverse order of their start."""
+        for child in reversed(self.children):
+            process = child.process
+            if process is None or process.poll() is not None:
+                continue
+            for number, seconds in child.stop_signals:
+                with contextlib.suppress(ProcessLookupError):
+                    process.send_signal(number)
+                try:
+                    process.wait(seconds)
+                    break
+                except subprocess.TimeoutExpired:
+                    continue
+            child.kill_group()
+            process.wait()
+        self.children.clear()
+
+
+def _describe(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit status {code}"
