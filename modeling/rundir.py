@@ -33,7 +33,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 
 T = TypeVar("T")
 KEEP_CHECKPOINTS = 2
@@ -94,6 +93,8 @@ def die_with_parent() -> None:
 
 def rng_state() -> dict[str, Any]:
     """Every global random state, in types that `torch.load(weights_only=True)` reads."""
+    import torch
+
     kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     state: dict[str, Any] = {
         "torch": torch.get_rng_state(),
@@ -113,6 +114,8 @@ def rng_state() -> dict[str, Any]:
 
 def set_rng_state(state: Mapping[str, Any]) -> None:
     """Restore what `rng_state` returned."""
+    import torch
+
     torch.set_rng_state(state["torch"])
     kind, keys, position, has_gauss, cached = state["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
