@@ -97,7 +97,7 @@ class Supervisor:
                 delay = child.plan_restart()
                 self.say(
                     f"{child.name} ended ({_describe(code)}), starting it again in {delay:g} s. "
-                    f"Its log: {child.log}"
+                    f"Its log, {child.log}, ends with: {_last_line(child.log)}"
                 )
 
     def stop(self) -> None:
@@ -121,3 +121,8 @@ class Supervisor:
 
 def _describe(code: int) -> str:
     return signal.Signals(-code).name if code < 0 else f"exit status {code}"
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "(nothing)")

@@ -1,0 +1,54 @@
+# Two commands: `make run` serves OneLoop on this machine, `make test` proves it.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.PHONY: run test lint format clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+CHROMIUM ?= /usr/bin/chromium
+# Arguments for `manage.py up`, e.g. make run UP="--port 8001".
+UP ?=
+# Arguments for pytest, e.g. make test PYTEST="-k queue".
+PYTEST ?=
+
+run: .venv/.installed
+	$(BIN)/python manage.py up $(UP)
+
+test: .venv/.installed-dev chromium lint
+	OMP_NUM_THREADS=1 CHROMIUM=$(CHROMIUM) $(BIN)/pytest -n 2 $(PYTEST)
+
+lint: .venv/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv *.egg-info .mypy_cache .ruff_cache .pytest_cache
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "OneLoop needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/.installed: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+.venv/.installed-dev: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	@touch $@ .venv/.installed
+
+.PHONY: chromium
+chromium:
+	@if [ -x "$(CHROMIUM)" ]; then exit 0; fi; \
+	sudo=; [ "$$(id -u)" = 0 ] || sudo="sudo -n"; \
+	if command -v apt-get >/dev/null && $$sudo true 2>/dev/null; then \
+	  echo "Installing Chromium for the browser tests …"; \
+	  $$sudo apt-get install -y -qq --no-install-recommends chromium >/dev/null || \
+	    { $$sudo apt-get update -qq && $$sudo apt-get install -y -qq --no-install-recommends chromium >/dev/null; }; \
+	fi; \
+	[ -x "$(CHROMIUM)" ] || { echo "The browser tests need Chromium. Install it, or say where it is: make test CHROMIUM=/path/to/chromium"; exit 1; }

@@ -1,0 +1,190 @@
+"""The one-machine runtime, for real: own data directory, own port, real processes."""
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from config.runtime.paths import database_url
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def up(home: Path) -> Iterator[Callable[..., "Up"]]:
+    started: list[Up] = []
+
+    def start(*arguments: str, **environment: str) -> Up:
+        started.append(Up(home, arguments, environment))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.stop()
+
+
+class Up:
+    def __init__(self, home: Path, arguments: tuple[str, ...], environment: dict[str, str]) -> None:
+        self.home = home
+        self.port = free_port()
+        self.output = home.parent / f"up-{self.port}.txt"
+        self.process = subprocess.Popen(
+            [sys.executable, "manage.py", "up", "--port", str(self.port), "--no-starter"]
+            + ["--web-workers", "1", *arguments],
+            cwd=REPOSITORY,
+            env=clean_environment(home) | environment,
+            stdout=self.output.open("wb"),
+            stderr=subprocess.STDOUT,
+        )
+
+    def wait_for(self, condition: Callable[[], bool], what: str, seconds: float = 40) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            text = self.output.read_text()
+            assert time.monotonic() < end, f"never came: {what}\n{text}"
+            time.sleep(0.1)
+
+    def wait_until_ready(self) -> None:
+        self.wait_for(lambda: "OneLoop runs at" in self.output.read_text(), "the address")
+
+    def get(self, path: str) -> int:
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+            connection.request("GET", path)
+            return connection.getresponse().status
+        except OSError:
+            return 0
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+
+def clean_environment(home: Path) -> dict[str, str]:
+    names = {"DATABASE_URL", "CELERY_BROKER_URL", "MEDIA_ROOT", "PORT"}
+    return {k: v for k, v in os.environ.items() if k not in names} | {"ONELOOP_DATA": str(home)}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def processes(home: Path) -> dict[int, str]:
+    """Living processes of this data directory, by its place in their environment or arguments."""
+    found = {}
+    needle = os.fsencode(home)
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (directory / "cmdline").read_bytes()
+            if needle in command or needle in (directory / "environ").read_bytes():
+                found[int(directory.name)] = command.replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+    return {pid: command for pid, command in found.items() if command.strip()}
+
+
+def child(home: Path, text: str) -> int:
+    """Process id of the oldest process whose command line holds the text."""
+    pids = [pid for pid, command in processes(home).items() if text in command]
+    return min(pids, default=0)
+
+
+def test_it_serves_restarts_children_stops_and_finds_its_data_again(
+    up: Callable[..., Up], home: Path
+) -> None:
+    first = up()
+    first.wait_until_ready()
+    assert first.get("/healthz") == 200
+    assert first.get("/readyz") == 200
+
+    worker, broker = child(home, "default@"), child(home, "valkey-server")
+    os.kill(worker, signal.SIGKILL)
+    os.kill(broker, signal.SIGKILL)
+    first.wait_for(lambda: child(home, "default@") not in (0, worker), "a new worker")
+    first.wait_for(lambda: child(home, "valkey-server") not in (0, broker), "a new broker")
+    first.wait_for(lambda: first.get("/readyz") == 200, "the broker's answer")
+    assert "default worker ended (SIGKILL)" in first.output.read_text()
+
+    with psycopg.connect(database_url(home)) as connection:
+        connection.execute("CREATE TABLE kept (value int); INSERT INTO kept VALUES (42)")
+    assert first.stop() == 0
+    assert processes(home) == {}
+    assert first.get("/healthz") == 0
+
+    second = up()
+    second.wait_until_ready()
+    with psycopg.connect(database_url(home)) as connection:
+        row = connection.execute("SELECT value FROM kept").fetchone()
+    assert row == (42,)
+    assert second.stop() == 0
+
+
+def test_it_survives_the_death_of_its_database(up: Callable[..., Up], home: Path) -> None:
+    site = up()
+    site.wait_until_ready()
+    postmaster = int((home / "postgres/data/postmaster.pid").read_text().split()[0])
+    os.kill(postmaster, signal.SIGKILL)
+    site.wait_for(lambda: "runs again" in site.output.read_text(), "the database's return")
+    site.wait_for(lambda: site.get("/readyz") == 200, "an answer from the new database")
+
+
+def test_it_leaves_nothing_behind_when_it_is_killed(up: Callable[..., Up], home: Path) -> None:
+    site = up()
+    site.wait_until_ready()
+    site.process.kill()
+    site.wait_for(lambda: processes(home) == {}, f"an end of all processes of {home}")
+
+
+def test_it_refuses_a_second_start_and_a_busy_port(up: Callable[..., Up], home: Path) -> None:
+    site = up()
+    site.wait_until_ready()
+    second = up()
+    assert second.process.wait(30) != 0
+    text = second.output.read_text()
+    assert f"already runs at http://127.0.0.1:{site.port}/" in text
+    assert site.get("/healthz") == 200
+
+    other = up("--port", str(site.port), ONELOOP_DATA=str(home.parent / "other"))
+    assert other.process.wait(30) != 0
+    assert f"--port {site.port + 1}" in other.output.read_text()
+
+
+def test_it_starts_the_database_for_a_single_command(home: Path) -> None:
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "manage.py", *words],
+            cwd=REPOSITORY,
+            env=clean_environment(home),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    program = "from django.contrib.auth.models import User; print(User.objects.count())"
+    first = run("shell", "-v0", "-c", program)
+    assert first.stdout.strip() == "0", first.stderr
+    assert "Preparing a new database" in first.stderr
+    second = run("shell", "-v0", "-c", program)
+    assert second.stdout.strip() == "0"
+    assert second.stderr == ""
+    end = time.monotonic() + 20
+    while processes(home):
+        assert time.monotonic() < end, processes(home)
+        time.sleep(0.1)
