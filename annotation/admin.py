@@ -1,0 +1,158 @@
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.http import HttpRequest
+
+from annotation.forms import DimensionForm
+from annotation.models import (
+    Assignment,
+    Campaign,
+    Criterion,
+    Dimension,
+    Flag,
+    Gold,
+    Item,
+    Judgment,
+    Wording,
+)
+
+
+class Facts(admin.ModelAdmin):
+    """What happened: to be read, not edited."""
+
+    show_full_result_count = False
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class EarlierWordings(admin.TabularInline):
+    """Every version stays, because judgments say which one was asked."""
+
+    model = Wording
+    extra = 0
+    fields = ["version", "question", "query", "guideline", "created_at"]
+    readonly_fields = fields
+    ordering = ["-version"]
+    can_delete = False
+    verbose_name_plural = "versions of the wording"
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class CriterionInline(admin.TabularInline):
+    model = Criterion
+    extra = 0
+    verbose_name_plural = "asked of these tasks"
+
+
+@admin.register(Dimension)
+class DimensionAdmin(admin.ModelAdmin):
+    form = DimensionForm
+    list_display = ["name", "slug", "uses_prompt", "active"]
+    list_filter = ["active", "uses_prompt", "tasks"]
+    search_fields = ["name", "slug"]
+    prepopulated_fields = {"slug": ["name"]}
+    fieldsets = [
+        (None, {"fields": ["name", "slug", "active"]}),
+        (
+            "Wording",
+            {
+                "fields": ["uses_prompt", "question", "query", "guideline"],
+                "description": "A change is kept as a new version; judgments made before keep theirs.",
+            },
+        ),
+    ]
+    inlines = [CriterionInline, EarlierWordings]
+
+    def save_model(
+        self, request: HttpRequest, obj: Dimension, form: forms.ModelForm, change: bool
+    ) -> None:
+        super().save_model(request, obj, form, change)
+        assert isinstance(form, DimensionForm)
+        form.save_wording(obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Dimension | None = None) -> bool:
+        judged = obj is not None and obj.judgments.exists()
+        return not judged and super().has_delete_permission(request, obj)
+
+
+@admin.register(Criterion)
+class CriterionAdmin(admin.ModelAdmin):
+    list_display = ["task", "dimension", "weight", "order", "required"]
+    list_editable = ["weight", "order", "required"]
+    list_filter = ["task", "dimension"]
+    list_select_related = ["task", "dimension"]
+
+
+@admin.register(Campaign)
+class CampaignAdmin(admin.ModelAdmin):
+    list_display = ["name", "purpose", "state", "overlap", "simulated", "created_at"]
+    list_filter = ["state", "purpose", "simulated"]
+    search_fields = ["name"]
+    filter_horizontal = ["tasks", "dimensions", "members"]
+    readonly_fields = ["created_by", "created_at"]
+    exclude = ["gold_rate", "repeat_rate"]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        # A campaign needs its candidate sets, which the page /campaigns/new/ chooses.
+        return False
+
+
+@admin.register(Item)
+class ItemAdmin(Facts):
+    list_display = ["pk", "campaign", "set", "shuffle"]
+    list_filter = ["campaign"]
+    list_select_related = ["campaign", "set"]
+
+
+@admin.register(Assignment)
+class AssignmentAdmin(Facts):
+    list_display = ["pk", "campaign", "set", "annotator", "state", "slot", "lease_until"]
+    list_filter = ["state", "item__campaign"]
+    list_select_related = ["item__campaign", "set", "annotator"]
+    search_fields = ["=pk", "=set__pk", "annotator__username"]
+    date_hierarchy = "created_at"
+
+    @admin.display(ordering="item__campaign")
+    def campaign(self, assignment: Assignment) -> str:
+        return assignment.item.campaign.name
+
+
+@admin.register(Judgment)
+class JudgmentAdmin(Facts):
+    list_display = ["pk", "set", "dimension", "outcome", "best", "worst", "annotator", "current"]
+    list_filter = ["current", "outcome", "dimension", "assignment__item__campaign"]
+    list_select_related = ["set", "dimension", "best", "worst", "assignment__annotator"]
+    search_fields = ["=pk", "=set__pk", "assignment__annotator__username"]
+    date_hierarchy = "created_at"
+
+    @admin.display(ordering="assignment__annotator")
+    def annotator(self, judgment: Judgment) -> str:
+        return judgment.assignment.annotator.get_username()
+
+
+@admin.register(Gold)
+class GoldAdmin(admin.ModelAdmin):
+    list_display = ["set", "dimension", "best", "worst"]
+    list_select_related = ["set", "dimension", "best", "worst"]
+    raw_id_fields = ["set", "best", "worst"]
+
+
+@admin.register(Flag)
+class FlagAdmin(admin.ModelAdmin):
+    list_display = ["assignment", "reason", "created_at", "resolved_at"]
+    list_select_related = ["assignment"]
+    list_filter = [("resolved_at", admin.EmptyFieldListFilter)]
+    readonly_fields = ["assignment", "reason", "created_at"]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from string import Formatter
+from typing import Any
+from uuid import UUID
+
+from django import forms
+from django.db.models import Count, Q, QuerySet
+
+from annotation.errors import Refused
+from annotation.judgments import Answer
+from annotation.models import Campaign, Criterion, Dimension, Judgment, Wording
+from generation.models import CandidateSet, GenerationRun, Task
+
+Outcome = Judgment.Outcome
+WITHOUT_PICK = {Outcome.NO_DIFFERENCE.value, Outcome.CANNOT_JUDGE.value}
+SKIP_REASONS = [
+    "The picture or the mask is broken",
+    "The prompt makes no sense here",
+    "The content is offensive",
+    "Something else",
+]
+
+
+# Judgments --------------------------------------------------------------------------------------
+# Forms speak of places from left to right, 1 to N: what is sent to the browser does not tell in
+# which order the candidates were drawn.
+
+
+def read_answers(
+    data: Mapping[str, str], criteria: Sequence[Criterion], order: Sequence[int]
+) -> dict[str, Answer]:
+    """The posted answers; a dimension without any is left out."""
+    answers = {}
+    for criterion in criteria:
+        dimension = criterion.dimension
+        best, worst = (
+            data.get(f"best-{dimension.slug}", ""),
+            data.get(f"worst-{dimension.slug}", ""),
+        )
+        if best in WITHOUT_PICK:
+            # Without JavaScript a worst that was chosen before stays checked; it means nothing now.
+            answers[dimension.slug] = Answer(best)
+        elif best or worst:
+            answers[dimension.slug] = Answer(
+                Outcome.PICKED,
+                _index(best, order, dimension.name),
+                _index(worst, order, dimension.name),
+            )
+    return answers
+
+
+def _index(place: str, order: Sequence[int], name: str) -> int | None:
+    if not place:
+        return None
+    if not place.isdecimal() or not 1 <= int(place) <= len(order):
+        raise Refused(
+            f"{name}: there is no candidate “{place[:20]}”. Choose among 1 to {len(order)}."
+        )
+    return order[int(place) - 1]
+
+
+def show_answers(answers: Mapping[str, Answer], order: Sequence[int]) -> dict[str, tuple[str, str]]:
+    """For each dimension what its best and its worst field hold."""
+    places = {index: str(place) for place, index in enumerate(order, start=1)}
+    return {
+        slug: (answer.outcome, "")
+        if answer.outcome in WITHOUT_PICK
+        else (places.get(_or_none(answer.best), ""), places.get(_or_none(answer.worst), ""))
+        for slug, answer in answers.items()
+    }
+
+
+def _or_none(index: int | None) -> int:
+    return -1 if index is None else index
+
+
+def read_submission(data: Mapping[str, str]) -> UUID | None:
+    try:
+        return UUID(data.get("submission", ""))
+    except ValueError:
+        return None
+
+
+def read_seconds(data: Mapping[str, str]) -> float | None:
+    try:
+        return float(data.get("seconds", ""))
+    except ValueError:
+        return None
+
+
+# Campaigns --------------------------------------------------------------------------------------
+
+
+class CampaignForm(forms.Form):
+    name = forms.CharField(max_length=120, help_text="How people will know it.")
+    tasks = forms.ModelMultipleChoiceField(
+        Task.objects.none(),
+        widget=forms.CheckboxSelectMultiple,
+        help_text="Whose sets are judged, on all their active dimensions.",
+    )
+    run = forms.ModelChoiceField(
+        GenerationRun.objects.none(),
+        required=False,
+        label="Candidate sets",
+        empty_label="All ready sets of these tasks",
+    )
+    overlap = forms.IntegerField(
+        min_value=1,
+        max_value=50,
+        initial=1,
+        label="People per set",
+        help_text="More people per set show how well they agree.",
+    )
+    guideline = forms.CharField(
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 3}),
+        help_text="Shown to annotators beside the pictures; may stay empty.",
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        tasks = self.fields["tasks"]
+        assert isinstance(tasks, forms.ModelMultipleChoiceField)
+        tasks.queryset = tasks_with_sets()
+        tasks.label_from_instance = _task_label  # type: ignore[method-assign]
+        run = self.fields["run"]
+        assert isinstance(run, forms.ModelChoiceField)
+        run.queryset = runs_with_sets()
+        run.label_from_instance = _run_label  # type: ignore[method-assign]
+
+    def clean_name(self) -> str:
+        name: str = self.cleaned_data["name"]
+        if Campaign.objects.filter(name=name).exists():
+            raise forms.ValidationError(
+                "There is already a campaign of this name: choose another name."
+            )
+        return name
+
+
+def tasks_with_sets() -> QuerySet[Task]:
+    ready = Q(sources__sets__state=CandidateSet.State.READY)
+    return Task.objects.annotate(ready_sets=Count("sources__sets", filter=ready)).filter(
+        Q(active=True) | Q(ready_sets__gt=0)
+    )
+
+
+def runs_with_sets() -> QuerySet[GenerationRun]:
+    ready = Q(sets__state=CandidateSet.State.READY)
+    return (
+        GenerationRun.objects.annotate(ready_sets=Count("sets", filter=ready))
+        .filter(ready_sets__gt=0)
+        .select_related("policy")
+        .order_by("-pk")
+    )
+
+
+def _task_label(task: Any) -> str:
+    return f"{task.name} ({task.ready_sets} ready)"
+
+
+def _run_label(run: Any) -> str:
+    return f"Generation {run.pk} by {run.policy} ({run.ready_sets} ready sets)"
+
+
+# Taxonomy ---------------------------------------------------------------------------------------
+
+
+class DimensionForm(forms.ModelForm):
+    """A dimension together with its newest wording; changing the wording adds a version."""
+
+    question = forms.CharField(max_length=300, help_text="Asked of annotators.")
+    query = forms.CharField(
+        max_length=500,
+        widget=forms.Textarea(attrs={"rows": 2}),
+        help_text="Asked of the reward model: a yes/no question whether the first image is better "
+        "than the second. Where the dimension uses the prompt, {prompt} stands for it.",
+    )
+    guideline = forms.CharField(required=False, widget=forms.Textarea(attrs={"rows": 4}))
+
+    class Meta:
+        model = Dimension
+        fields = ["name", "slug", "active", "uses_prompt"]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        newest = self._newest(self.instance)
+        if newest is not None:
+            for field in ("question", "query", "guideline"):
+                self.fields[field].initial = getattr(newest, field)
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or self.cleaned_data
+        query = cleaned.get("query", "")
+        try:
+            fields = {name for _, name, _, _ in Formatter().parse(query) if name is not None}
+        except ValueError:
+            self.add_error("query", "Write { and } only around the word prompt: {prompt}.")
+            return cleaned
+        if fields - {"prompt"}:
+            self.add_error("query", "Only {prompt} can stand in a query; write the rest as words.")
+        elif cleaned.get("uses_prompt") and not fields:
+            self.add_error(
+                "query", "This dimension uses the prompt: put {prompt} where it belongs."
+            )
+        elif fields and not cleaned.get("uses_prompt"):
+            self.add_error(
+                "query", "Tick “uses prompt”, or write the query without {prompt} in it."
+            )
+        return cleaned
+
+    def save_wording(self, dimension: Dimension) -> None:
+        newest = self._newest(dimension)
+        said = {field: self.cleaned_data[field] for field in ("question", "query", "guideline")}
+        if newest is None or any(getattr(newest, field) != said[field] for field in said):
+            version = newest.version + 1 if newest else 1
+            Wording.objects.create(dimension=dimension, version=version, **said)
+
+    @staticmethod
+    def _newest(dimension: Dimension) -> Wording | None:
+        return dimension.wordings.order_by("-version").first() if dimension.pk else None
