@@ -28,6 +28,8 @@ class Child:
     environment: dict[str, str] = field(default_factory=dict)
     # Each signal with the seconds it gets; whatever is left then is killed.
     stop_signals: tuple[tuple[signal.Signals, float], ...] = ((signal.SIGTERM, 10.0),)
+    # Children of a higher stage use those of a lower one, and stop first.
+    stage: int = 1
     niceness: int = 0
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
@@ -101,22 +103,37 @@ class Supervisor:
                 )
 
     def stop(self) -> None:
-        """Stop the children in reverse order of their start."""
-        for child in reversed(self.children):
-            process = child.process
-            if process is None or process.poll() is not None:
-                continue
-            for number, seconds in child.stop_signals:
-                with contextlib.suppress(ProcessLookupError):
-                    process.send_signal(number)
-                try:
-                    process.wait(seconds)
-                    break
-                except subprocess.TimeoutExpired:
-                    continue
-            child.kill_group()
-            process.wait()
+        """Stop the children, those of the highest stage first and all of one stage at once."""
+        for stage in sorted({child.stage for child in self.children}, reverse=True):
+            _stop_together([child for child in self.children if child.stage == stage])
         self.children.clear()
+
+
+def _stop_together(children: list[Child]) -> None:
+    started = time.monotonic()
+    # Per child: its next signals with the time at which each is due.
+    due = {}
+    for child in children:
+        at, plan = started, []
+        for number, seconds in child.stop_signals:
+            plan.append((at, number))
+            at += seconds
+        due[child.name] = [*plan, (at, signal.SIGKILL)]
+    running = [child for child in children if child.process is not None]
+    while running:
+        for child in running[:]:
+            assert child.process is not None
+            if child.process.poll() is not None:
+                child.kill_group()
+                running.remove(child)
+            elif time.monotonic() >= due[child.name][0][0]:
+                number = due[child.name].pop(0)[1]
+                if number == signal.SIGKILL:
+                    child.kill_group()
+                    child.process.wait()
+                else:
+                    child.process.send_signal(number)
+        time.sleep(0.02)
 
 
 def _describe(code: int) -> str:

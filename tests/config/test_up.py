@@ -106,22 +106,35 @@ def child(home: Path, text: str) -> int:
     return min(pids, default=0)
 
 
-def test_it_serves_restarts_children_stops_and_finds_its_data_again(
+def test_it_restarts_what_dies_and_refuses_a_second_start(
     up: Callable[..., Up], home: Path
 ) -> None:
-    first = up()
-    first.wait_until_ready()
-    assert first.get("/healthz") == 200
-    assert first.get("/readyz") == 200
+    site = up()
+    site.wait_until_ready()
+    assert site.get("/healthz") == 200
+    assert site.get("/readyz") == 200
+
+    same_data = up()
+    same_port = up("--port", str(site.port), ONELOOP_DATA=str(home.parent / "other"))
+    assert same_data.process.wait(40) == 1
+    assert f"already runs at http://127.0.0.1:{site.port}/" in same_data.output.read_text()
+    assert same_port.process.wait(40) == 1
+    assert f"--port {site.port + 1}" in same_port.output.read_text()
 
     worker, broker = child(home, "default@"), child(home, "valkey-server")
-    os.kill(worker, signal.SIGKILL)
-    os.kill(broker, signal.SIGKILL)
-    first.wait_for(lambda: child(home, "default@") not in (0, worker), "a new worker")
-    first.wait_for(lambda: child(home, "valkey-server") not in (0, broker), "a new broker")
-    first.wait_for(lambda: first.get("/readyz") == 200, "the broker's answer")
-    assert "default worker ended (SIGKILL)" in first.output.read_text()
+    postmaster = int((home / "postgres/data/postmaster.pid").read_text().split()[0])
+    for pid in (worker, broker, postmaster):
+        os.kill(pid, signal.SIGKILL)
+    site.wait_for(lambda: child(home, "default@") not in (0, worker), "a new worker")
+    site.wait_for(lambda: child(home, "valkey-server") not in (0, broker), "a new broker")
+    site.wait_for(lambda: "PostgreSQL had ended" in site.output.read_text(), "a new database")
+    site.wait_for(lambda: site.get("/readyz") == 200, "readiness with the new ones")
+    assert "default worker ended (SIGKILL)" in site.output.read_text()
 
+
+def test_it_stops_cleanly_and_finds_its_data_again(up: Callable[..., Up], home: Path) -> None:
+    first = up()
+    first.wait_until_ready()
     with psycopg.connect(database_url(home)) as connection:
         connection.execute("CREATE TABLE kept (value int); INSERT INTO kept VALUES (42)")
     assert first.stop() == 0
@@ -133,37 +146,9 @@ def test_it_serves_restarts_children_stops_and_finds_its_data_again(
     with psycopg.connect(database_url(home)) as connection:
         row = connection.execute("SELECT value FROM kept").fetchone()
     assert row == (42,)
-    assert second.stop() == 0
 
-
-def test_it_survives_the_death_of_its_database(up: Callable[..., Up], home: Path) -> None:
-    site = up()
-    site.wait_until_ready()
-    postmaster = int((home / "postgres/data/postmaster.pid").read_text().split()[0])
-    os.kill(postmaster, signal.SIGKILL)
-    site.wait_for(lambda: "runs again" in site.output.read_text(), "the database's return")
-    site.wait_for(lambda: site.get("/readyz") == 200, "an answer from the new database")
-
-
-def test_it_leaves_nothing_behind_when_it_is_killed(up: Callable[..., Up], home: Path) -> None:
-    site = up()
-    site.wait_until_ready()
-    site.process.kill()
-    site.wait_for(lambda: processes(home) == {}, f"an end of all processes of {home}")
-
-
-def test_it_refuses_a_second_start_and_a_busy_port(up: Callable[..., Up], home: Path) -> None:
-    site = up()
-    site.wait_until_ready()
-    second = up()
-    assert second.process.wait(30) != 0
-    text = second.output.read_text()
-    assert f"already runs at http://127.0.0.1:{site.port}/" in text
-    assert site.get("/healthz") == 200
-
-    other = up("--port", str(site.port), ONELOOP_DATA=str(home.parent / "other"))
-    assert other.process.wait(30) != 0
-    assert f"--port {site.port + 1}" in other.output.read_text()
+    second.process.kill()
+    second.wait_for(lambda: processes(home) == {}, f"an end of all processes of {home}")
 
 
 def test_it_starts_the_database_for_a_single_command(home: Path) -> None:

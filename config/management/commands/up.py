@@ -106,7 +106,8 @@ class Command(BaseCommand):
             self.say("Using the broker that CELERY_BROKER_URL names.")
             return
         valkey = Valkey(settings.DATA_DIR)
-        self.supervisor.start(Child("broker", valkey.prepare(), _fresh(logs / "broker.log")))
+        broker = Child("broker", valkey.prepare(), _fresh(logs / "broker.log"), stage=0)
+        self.supervisor.start(broker)
         valkey.wait_until_ready()
 
     def _load_starter(self) -> None:
