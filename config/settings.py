@@ -108,7 +108,15 @@ CELERY_WORKER_POOL_START_METHOD = env.text("CELERY_WORKER_POOL_START_METHOD", "f
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "celerybeat-schedule")
-CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {}
+# A bell that is not heard before the next one rings is dropped.
+CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
+    "ring the loop": {"task": "modeling.jobs.ring", "schedule": 10.0, "options": {"expires": 10}},
+    "ring generation": {
+        "task": "generation.jobs.ring_generation",
+        "schedule": 10.0,
+        "options": {"expires": 10},
+    },
+}
 
 # Files ------------------------------------------------------------------------------------------
 

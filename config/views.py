@@ -1,16 +1,32 @@
+from typing import Any, cast
+
 from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
+from django.contrib.auth.models import User
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
+from django.templatetags.static import static
 from django.views.decorators.cache import never_cache
 from kombu import Connection
 from kombu.exceptions import KombuError
 
+from config import home as start
+from modeling.pages import step_cards
+
 
 def home(request: HttpRequest) -> HttpResponse:
-    return render(request, "home.html")
+    user = cast(User, request.user)
+    context: dict[str, Any] = {"todos": start.todos(user), "numbers": start.numbers(user)}
+    if user.is_staff and (round_ := start.newest_round()) is not None:
+        context |= {"round": round_, "cards": step_cards(round_)}
+    return render(request, "home.html", context)
+
+
+@login_not_required
+def favicon(request: HttpRequest) -> HttpResponse:
+    return redirect(static("config/icon.svg"))
 
 
 @login_not_required
