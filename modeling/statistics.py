@@ -1,7 +1,7 @@
 """Intervals and tests for figures on held-out sources; numpy alone.
 
-Everything here is about *paired* comparisons where it can be: the same source and the same noise under
-two policies, or the same pair of pictures under two reward models.
+Everything here is about *paired* comparisons where it can be: the same source and the same noise
+under two policies, or the same pair of pictures under two reward models.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def bootstrap(
 def paired_difference(
     parent: Sequence[float], new: Sequence[float], *, seed: int = 0, resamples: int = RESAMPLES
 ) -> Difference:
-    """Means of two samples over the same units, with the paired bootstrap interval of their difference."""
+    """Means of two samples over the same units, and the paired interval of their difference."""
     if len(parent) != len(new):
         raise ValueError(f"paired samples need one length, not {len(parent)} and {len(new)}")
     before, after = np.asarray(parent, np.float64), np.asarray(new, np.float64)

@@ -7,7 +7,7 @@ from modeling import statistics
 @pytest.mark.parametrize(
     ("successes", "n", "low", "high"),
     [
-        # Newcombe 1998, "Two-sided confidence intervals for the single proportion", table I, method 3.
+        # Newcombe 1998, two-sided intervals for the single proportion, table I, method 3.
         (81, 263, 0.2553, 0.3662),
         (15, 148, 0.0624, 0.1605),
         (0, 20, 0.0, 0.1611),
@@ -100,7 +100,7 @@ def test_it_agrees_with_the_exact_binomial_on_many_pairs() -> None:
 
 
 def test_it_adjusts_p_values_as_holm_does() -> None:
-    # Holm's own example in shape: 0.01 * 4, 0.03 * 3, 0.04 * 2 raised to the one before, 0.005 first.
+    # Sorted: 0.005 * 4, 0.01 * 3, 0.03 * 2, and 0.04 * 1 raised to the one before it.
     adjusted = statistics.holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
 
     assert adjusted["d"] == pytest.approx(0.02)

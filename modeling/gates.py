@@ -1,0 +1,210 @@
+"""Decisions between the steps of a round: what passes, and the sentence that says why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from modeling.statistics import holm, wilson
+
+# A cell of the accuracy table with fewer held-out comparisons than this says little by itself.
+FEW = 10
+# From this many comparisons on a figure stands by itself.
+ENOUGH = 60
+# 5 % two-sided: "worse" is one side of it.
+ALPHA = 0.025
+# Outside the mask a new policy may lose this many dB against its parent.
+PSNR_LOSS = 1.0
+
+
+@dataclass(frozen=True)
+class Gate:
+    passed: bool
+    reason: str
+    figure: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"passed": self.passed, "reason": self.reason, "figure": self.figure}
+
+
+def unusable_dimensions(
+    figures: Mapping[str, Any], inherited: Iterable[Sequence[str]] = ()
+) -> list[list[str]]:
+    """[[task, dimension, reason], …] whose held-out accuracy is not above chance.
+
+    A cell with few comparisons is judged together with the same dimension of the other tasks; where
+    that is little too, what was known of the model's parent stays.
+    """
+    table: Mapping[str, Mapping[str, Any]] = figures.get("reward_accuracy") or {}
+    known = {(task, dimension): reason for task, dimension, reason in inherited}
+    pooled: dict[str, tuple[float, int]] = {}
+    for row in table.values():
+        for dimension, cell in row.items():
+            right, n = pooled.get(dimension, (0.0, 0))
+            pooled[dimension] = (right + cell["accuracy"] * cell["n"], n + cell["n"])
+    unusable = []
+    for task, row in table.items():
+        for dimension, cell in row.items():
+            right, n = cell["accuracy"] * cell["n"], cell["n"]
+            if n < FEW:
+                right, n = pooled[dimension]
+            reason = known.get((task, dimension)) if n < FEW else _not_above_chance(right, n)
+            if reason:
+                unusable.append([task, dimension, reason])
+            known.pop((task, dimension), None)
+    # Cells without any held-out comparison keep their parent's verdict.
+    return unusable + [[task, dimension, reason] for (task, dimension), reason in known.items()]
+
+
+def _not_above_chance(right: float, n: int) -> str:
+    interval = wilson(min(n, round(2 * right) / 2), n)
+    if interval.low > 0.5:
+        return ""
+    return (
+        f"its held-out accuracy of {interval.value:.0%} ({interval.low:.0%}–{interval.high:.0%}, "
+        f"n = {n}) is not above chance"
+    )
+
+
+def reward_gate(
+    *,
+    new: Mapping[str, Any],
+    last: Mapping[str, Any],
+    comparison: Mapping[str, Any],
+    usable: int,
+    excluded: int,
+    prompt_swap_threshold: float,
+) -> Gate:
+    """Is the new reward model better than the last one on the same held-out pairs?
+
+    `comparison` holds both accuracies over those pairs and the paired interval of their difference
+    (`parent`, `new`, `difference`, `low`, `high`, `n`).
+    """
+    if comparison["n"] == 0:
+        return Gate(
+            False,
+            "There is no held-out pair to compare on: label sets of held-out sources too.",
+            "no held-out pairs",
+        )
+    figure = f"{comparison['new']:.1%} held-out (last {comparison['parent']:.1%})"
+    measured = (
+        f"Held-out accuracy {comparison['parent']:.1%} → {comparison['new']:.1%} "
+        f"(difference {100 * comparison['difference']:+.1f} points, 95 % "
+        f"{100 * comparison['low']:+.1f} to {100 * comparison['high']:+.1f}, "
+        f"n = {comparison['n']})."
+    )
+    if usable == 0:
+        return Gate(
+            False,
+            f"{measured} The reward model is above chance on no dimension; label more sets.",
+            figure,
+        )
+    swap = (new.get("prompt_swap") or {}).get("overall") or {"n": 0}
+    if _blind(swap, prompt_swap_threshold):
+        before = last.get("prompt_swap_accuracy")
+        was = f" (last {before:.1%})" if before is not None else ""
+        return Gate(
+            False,
+            f"{measured} Prompt-swap accuracy {swap['accuracy']:.1%}{was} is below "
+            f"{prompt_swap_threshold:.0%}: the model does not see what the prompt asks for, and a "
+            "policy would learn to ignore it.",
+            figure,
+        )
+    alike = comparison["difference"] == 0 and comparison["n"] < ENOUGH
+    if comparison["difference"] <= 0 and not alike:
+        return Gate(
+            False,
+            f"{measured} That is not better than the last reward model, which is kept.",
+            figure,
+        )
+    notes = [measured]
+    if alike:
+        notes.append("Too few pairs to tell the two apart; the newer one is taken.")
+    if swap["n"]:
+        notes.append(f"Prompt-swap accuracy {swap['accuracy']:.1%}.")
+    if excluded:
+        notes.append(f"{excluded} cells are left out as not above chance.")
+    return Gate(True, " ".join(notes), figure)
+
+
+def _blind(swap: Mapping[str, Any], threshold: float) -> bool:
+    """Below the threshold, and not for want of pairs."""
+    if not swap["n"] or swap["accuracy"] >= threshold:
+        return False
+    return swap["n"] >= ENOUGH or swap["high"] < threshold
+
+
+def policy_gate(figures: Mapping[str, Any], *, alarm: str) -> Gate:
+    """May the new policy make the next candidates? Decided on ground truth where there is any.
+
+    Without ground truth a judge that did not train the policy must prefer it. The reward alone
+    never decides: the surroundings must be kept and the training's hacking alarm silent.
+    """
+    outside = figures["outside_psnr"]
+    if alarm:
+        return Gate(False, f"The training's alarm for reward hacking went off: {alarm}", "alarm")
+    if outside["n"] and outside["new"] < outside["parent"] - PSNR_LOSS:
+        return Gate(
+            False,
+            f"Outside the mask the new policy keeps the source worse: {outside['parent']:.1f} → "
+            f"{outside['new']:.1f} dB.",
+            "surroundings changed",
+        )
+    return _by_ground_truth(figures) if figures.get("usable") else _by_judge(figures)
+
+
+def _by_ground_truth(figures: Mapping[str, Any]) -> Gate:
+    overall = figures["usable"]["all"]
+    figure = f"usable {overall['parent']:.1%} → {overall['new']:.1%}"
+    measured = (
+        f"Usable rate {overall['parent']:.1%} → {overall['new']:.1%} (difference "
+        f"{100 * overall['difference']:+.1f} points, 95 % {100 * overall['low']:+.1f} to "
+        f"{100 * overall['high']:+.1f}, n = {overall['n']})."
+    )
+    adjusted = holm(figures.get("p_worse") or {})
+    worse = [name for name, p in adjusted.items() if p <= ALPHA]
+    if worse:
+        return Gate(False, f"{measured} Significantly worse: {', '.join(sorted(worse))}.", figure)
+    if overall["difference"] <= 0:
+        return Gate(False, f"{measured} That is no improvement over the parent.", figure)
+    watched = [name for name in below_zero(figures) if name not in worse]
+    note = (
+        f" No task and no dimension is significantly worse (Holm over {len(adjusted)} comparisons)."
+    )
+    if watched:
+        note += f" To watch, interval below zero by itself: {', '.join(watched)}."
+    return Gate(True, measured + note, figure)
+
+
+def below_zero(figures: Mapping[str, Any]) -> list[str]:
+    """Tasks and dimensions whose own 95 % interval of the difference lies below zero."""
+    found = [
+        task
+        for task, row in figures["usable"].items()
+        if task != "all" and row["n"] and row["high"] < 0
+    ]
+    for task, dimensions in figures["dimensions"].items():
+        found += [f"{task}/{name}" for name, row in dimensions.items() if row["high"] < 0]
+    return found
+
+
+def _by_judge(figures: Mapping[str, Any]) -> Gate:
+    judged = figures.get("margin", {}).get("all")
+    if not judged:
+        return Gate(
+            False,
+            "Nothing says whether the pictures got better: the sources carry no ground truth and "
+            "no reward model judges them.",
+        )
+    win, tie, lose = figures["win_tie_lose"]
+    figure = f"{win:.0%} better, {lose:.0%} worse"
+    measured = (
+        f"The held-out judge '{judged['judge']}' finds {win:.0%} better, {tie:.0%} alike, "
+        f"{lose:.0%} worse (margin {judged['mean']:+.2f}, 95 % {judged['low']:+.2f} to "
+        f"{judged['high']:+.2f}, "
+        f"n = {judged['n']}); {figures['outside_psnr']['new']:.1f} dB outside the mask."
+    )
+    if judged["low"] > 0:
+        return Gate(True, measured, figure)
+    return Gate(False, f"{measured} That is no clear improvement over the parent.", figure)

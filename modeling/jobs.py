@@ -1,0 +1,36 @@
+"""Doorbells: they take a row's id, are safe to ring twice, and call one function."""
+
+from __future__ import annotations
+
+from celery import shared_task
+
+from modeling import rounds, runs
+from modeling.models import RoundStep, TrainingRun
+
+EXPIRES_SECONDS = 60
+
+
+@shared_task(queue="gpu")
+def execute_run(run_id: int) -> None:
+    run = TrainingRun.objects.filter(pk=run_id).first()
+    if run is not None:
+        runs.execute(run)
+
+
+@shared_task(queue="gpu")
+def execute_step(step_id: int) -> None:
+    step = RoundStep.objects.filter(pk=step_id).select_related("round").first()
+    if step is not None and rounds.execute(step):
+        rounds.ring(step.round)
+
+
+@shared_task(queue="default")
+def ring() -> None:
+    """Ring for open rounds and for trainings that nobody heard or whose worker died."""
+    owned = set()
+    for round_ in rounds.open_rounds():
+        owned |= {(step.result or {}).get("run") for step in round_.steps.all()}
+        rounds.ring(round_)
+    for pk in TrainingRun.objects.claimable().values_list("pk", flat=True):
+        if pk not in owned:  # a round's training is its step's work
+            execute_run.apply_async((pk,), expires=EXPIRES_SECONDS)

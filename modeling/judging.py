@@ -1,0 +1,103 @@
+"""A reward model as a judge of finished pictures: both orders of every comparison, averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from PIL import Image as PILImage
+
+from generation.models import Source
+from modeling import policy_inputs
+from modeling.models import RewardModel
+
+
+class JudgeError(Exception):
+    """One readable sentence: why nothing can be judged, and the remedy."""
+
+
+class Judge:
+    """A loaded reward model."""
+
+    def __init__(self, location: str, adapter: str = "") -> None:
+        import torch
+
+        from modeling.reward.vlm import load_reward_vlm
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        dtype = torch.bfloat16 if device == "cuda" else torch.float32
+        self.vlm = load_reward_vlm(location, adapter=adapter, device=device, dtype=dtype)
+
+    def margins(
+        self,
+        first: PILImage.Image,
+        second: PILImage.Image,
+        source: PILImage.Image,
+        mask: PILImage.Image,
+        queries: list[str],
+    ) -> list[float]:
+        """Log-odds per query that `first` is the better picture; swapped pictures negate them."""
+        import torch
+
+        from generation.diffusion.generate import image_tensor, mask_tensor
+        from modeling.reward.scoring import margins
+        from modeling.reward.view import reward_view
+
+        pictures = torch.cat([image_tensor(first), image_tensor(second)])  # (2, 3, H, W)
+        sources = image_tensor(source).expand_as(pictures)
+        masks = mask_tensor(mask).expand(2, -1, -1, -1)
+        with torch.no_grad():
+            views = reward_view(pictures, sources, masks, self.vlm.view).to(self.vlm.device)
+            both = margins(self.vlm, views, views.flip(0), [queries, queries])  # (2, D)
+        return [float(value) for value in ((both[0] - both[1]) / 2).cpu()]
+
+    def rank(
+        self,
+        pictures: Sequence[PILImage.Image],
+        source: PILImage.Image,
+        mask: PILImage.Image,
+        queries: Mapping[str, str],
+    ) -> list[dict[str, Any]]:
+        """The pictures from best to worst, each compared with all others."""
+        import torch
+
+        from generation.diffusion.generate import image_tensor, mask_tensor
+        from modeling.reward.rerank import rerank
+        from modeling.reward.view import reward_view
+
+        stack = torch.cat([image_tensor(picture) for picture in pictures])  # (N, 3, H, W)
+        sources = image_tensor(source).expand_as(stack)
+        masks = mask_tensor(mask).expand(len(stack), -1, -1, -1)
+        views = reward_view(stack, sources, masks, self.vlm.view)
+        order, scores = rerank(self.vlm, views, list(queries.values()))
+        return [
+            {
+                "index": index,
+                "score": float(scores[index].mean()),
+                "dimensions": dict(zip(queries, scores[index].tolist(), strict=True)),
+            }
+            for index in order
+        ]
+
+
+def rank(
+    model: RewardModel, source: Source, pictures: Sequence[PILImage.Image]
+) -> list[dict[str, Any]]:
+    """The pictures from best to worst, as {"index", "score", "dimensions"}."""
+    from modeling.evaluation import inputs_at
+
+    if len(pictures) < 2:
+        raise JudgeError(f"Ranking needs at least two pictures, not {len(pictures)}.")
+    sizes = {picture.size for picture in pictures}
+    if len(sizes) > 1:
+        found = ", ".join(f"{w}×{h}" for w, h in sorted(sizes))
+        raise JudgeError(f"All pictures must have one size to be compared; these have {found}.")
+    criteria, notes = policy_inputs.questions(source.task, model)
+    queries = policy_inputs.ask(source, criteria)
+    if not queries:
+        raise JudgeError(
+            f"'{model}' judges no dimension of {source.task}. {' '.join(notes)}".strip()
+        )
+    judge = Judge(model.location, model.adapter)
+    original, mask = inputs_at(source, pictures[0].size)
+    return judge.rank(pictures, original, mask, queries)

@@ -1,0 +1,147 @@
+"""What a policy training reads: sources, their pictures on disk, the questions asked of each."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from annotation.models import Criterion
+from generation import images
+from generation.models import Image, Source, Split, Task
+from modeling.models import RewardModel
+
+FILE = "sources.jsonl"
+PICTURES = "inputs"
+WATCHED = 8  # held-out sources a task
+
+
+class InputError(Exception):
+    """One readable sentence: what is missing, and the remedy."""
+
+
+@dataclass
+class PolicyInputs:
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    pictures: list[tuple[dict[str, Any], str, Image]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what was left out, and why
+
+
+def questions(task: Task, reward: RewardModel) -> tuple[list[Criterion], list[str]]:
+    """The task's criteria that `reward` may judge, and a sentence for each one it may not."""
+    excluded = {(t, d): reason for t, d, reason in reward.excluded}
+    kept, notes = [], []
+    criteria = Criterion.objects.filter(task=task, dimension__active=True, weight__gt=0)
+    for criterion in criteria.select_related("dimension").prefetch_related("dimension__wordings"):
+        reason = excluded.get((task.slug, criterion.dimension.slug))
+        if reason is None:
+            kept.append(criterion)
+        else:
+            notes.append(f"{task} × {criterion.dimension} is left out: {reason}.")
+    return kept, notes
+
+
+def collect(*, reward: RewardModel, sources: list[Source] | None = None) -> PolicyInputs:
+    """Rows of sources.jsonl for `sources`, or for every training source of the active tasks.
+
+    A few held-out sources go along: the training watches on them for reward hacking.
+    """
+    if sources is None:
+        found = Source.objects.filter(task__active=True, task__weight__gt=0)
+        found = found.select_related("task", "image", "mask").order_by("pk")
+        watched = [
+            list(found.filter(task=task, split=Split.HOLDOUT)[:WATCHED])
+            for task in Task.objects.active()
+        ]
+        sources = [*found.filter(split=Split.TRAIN), *chain.from_iterable(watched)]
+    by_task: dict[Task, list[Source]] = defaultdict(list)
+    for source in sources:
+        by_task[source.task].append(source)
+    if not any(source.split == Split.TRAIN for source in sources):
+        raise InputError(
+            "There is no training source for an active task with a weight above 0. Import sources, "
+            "or activate a task in the admin."
+        )
+    inputs = PolicyInputs()
+    for task, group in by_task.items():
+        criteria, notes = questions(task, reward)
+        inputs.notes += notes
+        if criteria:
+            _add_task(inputs, task, group, criteria)
+        else:
+            inputs.notes.append(
+                f"The task {task} is left out: the reward model judges none of its dimensions."
+            )
+    if not inputs.rows:
+        raise InputError(
+            "There is nothing to train on: the reward model judges no dimension of any task that "
+            f"has sources. {' '.join(inputs.notes)} Label more sets and train the reward model "
+            "again."
+        )
+    return inputs
+
+
+def _add_task(
+    inputs: PolicyInputs, task: Task, group: list[Source], criteria: list[Criterion]
+) -> None:
+    for source in group:
+        asked = ask(source, criteria)
+        if not asked:
+            continue
+        row = {
+            "id": str(source.pk),
+            "task": task.slug,
+            "weight": task.weight,
+            "image": "",
+            "mask": "",
+            "prompt": source.effective_prompt,
+            "split": source.split,
+            "queries": asked,
+        }
+        inputs.rows.append(row)
+        inputs.pictures += [(row, "image", source.image), (row, "mask", source.mask)]
+
+
+def ask(source: Source, criteria: list[Criterion]) -> dict[str, str]:
+    """The rendered query of each dimension; a prompt's dimension is not asked without a prompt."""
+    from modeling.reward.query import render_query
+
+    rendered = {}
+    for criterion in criteria:
+        dimension = criterion.dimension
+        prompt = source.effective_prompt if dimension.uses_prompt else None
+        if prompt == "":
+            continue
+        rendered[dimension.slug] = render_query(
+            task=source.task.wording, question=dimension.wording.query, prompt=prompt
+        )
+    return rendered
+
+
+def write(directory: Path, inputs: PolicyInputs) -> None:
+    """Write sources.jsonl; pictures of a store that is not on this disk are copied beside it."""
+    for row, key, image in inputs.pictures:
+        row[key] = str(_path(directory, image))
+    with (directory / FILE).open("w") as file:
+        for row in inputs.rows:
+            file.write(json.dumps(row) + "\n")
+
+
+def _path(directory: Path, image: Image) -> Path:
+    try:
+        path = images.local_path(image)
+    except NotImplementedError:
+        path = directory / PICTURES / f"{image.sha256}.png"
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(images.read_bytes(image))
+        return path
+    if not path.is_file():
+        raise InputError(
+            f"The file '{path}' of a source is gone. Restore it from a backup or import the source "
+            "again."
+        )
+    return path

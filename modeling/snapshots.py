@@ -1,0 +1,66 @@
+"""Immutable datasets: the exact judgments that a training saw, addressed by their content."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from django.conf import settings
+from django.db import transaction
+
+from annotation import datasets
+from annotation.models import Judgment, JudgmentQuerySet
+from modeling.models import Snapshot
+
+
+class SnapshotError(Exception):
+    """One readable sentence: what is missing or damaged, and the remedy."""
+
+
+def root() -> Path:
+    return Path(settings.DATA_DIR) / "snapshots"
+
+
+def take(judgments: JudgmentQuerySet) -> Snapshot:
+    """Write the current ones of `judgments` as a dataset; the same ones give the same snapshot."""
+    current = judgments.current()
+    picked = current.filter(outcome=Judgment.Outcome.PICKED).count()
+    if picked == 0:
+        raise SnapshotError(
+            f"There is no label to learn from: {current.count()} judgments, none with a best and a "
+            "worst candidate. Label some sets first."
+        )
+    root().mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".taking-", dir=root()))
+    try:
+        # The ids first: judgments that arrive while it is written belong to the next snapshot.
+        ids = list(current.order_by("pk").values_list("pk", flat=True))
+        chosen = Judgment.objects.filter(pk__in=ids)
+        written = datasets.write(temporary, chosen)
+        directory = root() / written.content_hash
+        temporary.chmod(0o755)
+        try:
+            temporary.rename(directory)
+        except OSError:
+            if not directory.is_dir():  # otherwise the same judgments were taken before
+                raise
+        with transaction.atomic():
+            snapshot, created = Snapshot.objects.get_or_create(
+                content_hash=written.content_hash,
+                defaults={"directory": str(directory), "counts": written.counts},
+            )
+            if created:
+                snapshot.judgments.add(*ids)
+        return snapshot
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check(snapshot: Snapshot) -> None:
+    """Raise SnapshotError unless the snapshot's files are where its row says."""
+    if not (Path(snapshot.directory) / "card.json").is_file():
+        raise SnapshotError(
+            f"The files of {snapshot} are missing from '{snapshot.directory}'. Restore that "
+            "directory from a backup, or take a new snapshot of the judgments."
+        )
