@@ -25,7 +25,7 @@ import numpy as np
 from django.core.files.base import ContentFile
 from django.core.files.storage import FileSystemStorage, default_storage
 from PIL import Image as Pillow
-from PIL import ImageChops, ImageCms, ImageOps
+from PIL import ImageChops, ImageCms, ImageOps, UnidentifiedImageError
 
 from generation.models import Image
 
@@ -75,7 +75,7 @@ def _opened(file: Readable, name: str) -> Iterator[tuple[Pillow.Image, str]]:
         picture = Pillow.open(io.BytesIO(data), formats=FORMATS)
     except Pillow.DecompressionBombError:
         raise ImageError(_too_large(name, "too many pixels")) from None
-    except Pillow.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise ImageError(_unknown(name, data)) from None
     except (OSError, SyntaxError, ValueError, struct.error, EOFError) as error:
         raise ImageError(f"{name} is damaged ({error}). Export it again.") from None
@@ -132,10 +132,11 @@ def _check_header(picture: Pillow.Image, name: str) -> None:
             f"{name} has only {width} × {height} pixels. Each side needs at least {MIN_SIDE}."
         )
     # MPO is a photograph with previews or a gain map behind it: its first picture is what counts.
-    if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":
+    frames = getattr(picture, "n_frames", 1)
+    if frames > 1 and picture.format != "MPO":
         raise ImageError(
-            f"{name} is animated or has several pages ({picture.n_frames}). Save the one wanted as "
-            "PNG or JPEG."
+            f"{name} is animated or has several pages ({frames}). Save the one wanted as PNG or "
+            "JPEG."
         )
 
 
@@ -270,6 +271,11 @@ def encode(picture: Pillow.Image) -> bytes:
     return file.getvalue()
 
 
+def sha256_of(picture: Pillow.Image) -> str:
+    """The hash that `store` gives a picture."""
+    return hashlib.sha256(encode(picture)).hexdigest()
+
+
 def store(picture: Pillow.Image) -> Image:
     """The row of a picture ("RGB" or "L"); one that is known already is found, not stored again."""
     data = encode(picture)
@@ -304,8 +310,7 @@ def read_bytes(image: Image) -> bytes:
 
 def open_image(image: Image) -> Pillow.Image:
     with Pillow.open(io.BytesIO(read_bytes(image)), formats=["PNG"]) as picture:
-        picture.load()
-        return picture
+        return picture.copy()
 
 
 def local_path(image: Image) -> Path:

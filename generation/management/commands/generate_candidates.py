@@ -1,0 +1,89 @@
+import json
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from generation import candidates, policies, sources
+from generation.jobs import make_candidates
+from generation.models import CandidateSet, GenerationRun, Source, Split
+from generation.ownership import JobState
+
+
+class Command(BaseCommand):
+    help = "Make candidate sets for sources of a task, drawn from the task's sampling plan."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--task", help="Slug of the task, for example fill.")
+        parser.add_argument("--sets", type=int, default=10, help="How many sets (default 10).")
+        parser.add_argument("--policy", help="Name of the policy; the active one by default.")
+        parser.add_argument("--split", choices=Split.values, default=Split.TRAIN)
+        parser.add_argument("--seed", type=int, default=0, help="Decides sources and draws.")
+        parser.add_argument("--resume", type=int, metavar="RUN", help="Go on with an order.")
+        parser.add_argument(
+            "--queue", action="store_true", help="Leave the work to the gpu worker."
+        )
+        parser.add_argument("--json", metavar="FILE", help="Write what was made to FILE.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            run = _resumed(options["resume"]) if options["resume"] else _ordered(options)
+        except (candidates.CandidateError, policies.PolicyError, sources.SourceError) as error:
+            raise CommandError(str(error)) from None
+        if options["queue"]:
+            make_candidates.delay_on_commit(run.pk)
+        else:
+            self.stderr.write(f"Making {run.total} candidates with “{run.policy}” …")
+            if not candidates.make(run):
+                raise CommandError(f"Order {run.pk} is being made elsewhere, or was cancelled.")
+            run.refresh_from_db()
+        ready = run.sets.ready().count()
+        if options["json"]:
+            Path(options["json"]).write_text(json.dumps(_as_json(run, ready), indent=1))
+        if run.state == JobState.FAILED:
+            raise CommandError(f"{run.error}\nGo on with: generate_candidates --resume {run.pk}")
+        verb = "Queued" if options["queue"] else "Made"
+        self.stdout.write(
+            f"{verb} order {run.pk}: {run.sets.count()} sets, {run.total} candidates, "
+            f"{ready} sets ready."
+        )
+
+
+def _ordered(options: dict[str, Any]) -> GenerationRun:
+    if not options["task"]:
+        raise CommandError("Say which task: --task fill.")
+    if options["sets"] < 1:
+        raise CommandError("--sets must be at least 1.")
+    task = sources.task_named(options["task"])
+    policy = policies.named(options["policy"]) if options["policy"] else policies.active()
+    count, seed = options["sets"], options["seed"]
+    picked = candidates.pick_sources(task, count, options["split"], seed)
+    # Fewer sources than sets: each serves again, with other draws.
+    wanted: list[Source] = [picked[number % len(picked)] for number in range(count)]
+    return candidates.order_sets(policy=policy, sources=wanted, seed=seed)
+
+
+def _resumed(run_id: int) -> GenerationRun:
+    run = GenerationRun.objects.filter(pk=run_id).select_related("policy").first()
+    if run is None:
+        raise CommandError(f"There is no order {run_id}.")
+    if run.state == JobState.SUCCEEDED:
+        raise CommandError(f"Order {run_id} is finished: there is nothing left to make.")
+    run.retry()
+    run.refresh_from_db()
+    return run
+
+
+def _as_json(run: GenerationRun, ready: int) -> dict[str, Any]:
+    states = run.sets.values_list("state", flat=True)
+    return {
+        "run": run.pk,
+        "state": run.state,
+        "error": run.error,
+        "policy": run.policy.name,
+        "seed": run.seed,
+        "candidates": run.total,
+        "sets": len(states),
+        "ready": ready,
+        "failed": sum(state == CandidateSet.State.FAILED for state in states),
+    }

@@ -1,0 +1,282 @@
+"""Policies: registered where their weights are, one of them active. Nothing here loads weights."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from generation.models import Policy
+
+COMPONENTS = (
+    "transformer",
+    "vae",
+    "text_encoder",
+    "text_encoder_2",
+    "tokenizer",
+    "tokenizer_2",
+    "scheduler",
+)
+WITH_WEIGHTS = ("transformer", "vae", "text_encoder", "text_encoder_2")
+PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
+HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
+LORA_FILE = "pytorch_lora_weights.safetensors"
+# FLUX.1's: its VAE has eight pixels per latent, and a token is two latents wide.
+USUAL_MULTIPLE = 16
+
+
+class PolicyError(ValueError):
+    """A policy that cannot be registered or used; the message says what to do."""
+
+
+def register(
+    *,
+    name: str,
+    location: str = "",
+    kind: str = "",
+    parent: Policy | None = None,
+    revision: str = "",
+    transformer: str = "",
+    subfolder: str = "",
+    adapter: str = "",
+    max_pixels: int | None = None,
+    card: dict[str, Any] | None = None,
+) -> Policy:
+    """Add a policy after looking at its files. Raises PolicyError; nothing is stored then.
+
+    A policy with a parent is a trained one unless `kind` says otherwise.
+    """
+    kind = kind or (Policy.Kind.TRAINED if parent else Policy.Kind.BASE)
+    if kind not in Policy.Kind.values:
+        raise PolicyError(f"“{kind}” is no kind of policy. Write {', '.join(Policy.Kind.values)}.")
+    if not name.strip():
+        raise PolicyError("A policy needs a name.")
+    if Policy.objects.filter(name=name).exists():
+        raise PolicyError(f"There is a policy “{name}” already. Choose another name.")
+    if kind == Policy.Kind.TRAINED and parent is None:
+        raise PolicyError("A trained policy needs its parent.")
+    found: dict[str, Any] = {}
+    if kind != Policy.Kind.EXTERNAL:
+        found = inspect(
+            location,
+            revision=revision,
+            transformer=transformer,
+            subfolder=subfolder,
+            adapter=adapter,
+        )
+    if max_pixels is None:
+        max_pixels = parent.max_pixels if parent else 1024 * 1024
+    multiple = found.get("size_multiple", USUAL_MULTIPLE)
+    if max_pixels < multiple**2:
+        raise PolicyError(
+            f"{max_pixels} pixels are too few: this policy's smallest picture has "
+            f"{multiple} × {multiple}."
+        )
+    return Policy.objects.create(
+        name=name,
+        kind=kind,
+        parent=parent,
+        location=location,
+        revision=revision,
+        transformer=transformer,
+        subfolder=subfolder,
+        adapter=adapter,
+        max_pixels=max_pixels,
+        card=found | (card or {}),
+    )
+
+
+@transaction.atomic
+def activate(policy: Policy) -> None:
+    """Let the next candidates come from this policy; the one that was active retires."""
+    # Two who activate at once wait for each other here, and the later one wins.
+    locked = {row.pk: row for row in Policy.objects.select_for_update().order_by("pk")}
+    if policy.pk not in locked:
+        raise PolicyError(f"The policy “{policy}” is gone.")
+    if locked[policy.pk].kind == Policy.Kind.EXTERNAL:
+        raise PolicyError(f"“{policy}” is an external system: nothing can be generated with it.")
+    if locked[policy.pk].state != Policy.State.ACTIVE:
+        Policy.objects.filter(state=Policy.State.ACTIVE).update(state=Policy.State.RETIRED)
+        Policy.objects.filter(pk=policy.pk).update(
+            state=Policy.State.ACTIVE, promoted_at=timezone.now()
+        )
+    policy.refresh_from_db()
+
+
+def active() -> Policy:
+    policy = Policy.objects.filter(state=Policy.State.ACTIVE).first()
+    if policy is None:
+        raise PolicyError(
+            "No policy is active. Register one with `register_policy LOCATION --activate`, or make "
+            "one active on the policies page."
+        )
+    return policy
+
+
+def named(name: str) -> Policy:
+    """A policy by its name or number."""
+    policy = Policy.objects.filter(name=name).first()
+    if policy is None and name.isdecimal():
+        policy = Policy.objects.filter(pk=int(name)).first()
+    if policy is None:
+        known = ", ".join(f"“{known}”" for known in Policy.objects.values_list("name", flat=True))
+        raise PolicyError(f"There is no policy “{name}”. Registered: {known or 'none'}.")
+    return policy
+
+
+def size_multiple(policy: Policy) -> int:
+    """Sides of this policy's pictures are multiples of this."""
+    return int(policy.card.get("size_multiple") or _size_multiple(Path(policy.location)))
+
+
+# Looking at files -------------------------------------------------------------------------------
+
+
+def inspect(
+    location: str,
+    *,
+    revision: str = "",
+    transformer: str = "",
+    subfolder: str = "",
+    adapter: str = "",
+) -> dict[str, Any]:
+    """What a location says about itself, for the policy's card. Raises PolicyError."""
+    if not location:
+        raise PolicyError("Say where the weights are: a hub id, or a directory.")
+    card: dict[str, Any] = {}
+    elsewhere = bool(transformer or subfolder)
+    if _is_local(location):
+        card |= _inspect_pipeline(Path(location).expanduser(), skip_transformer=elsewhere)
+    else:
+        card |= _inspect_hub(location, revision)
+    if elsewhere:
+        place = transformer or location
+        if _is_local(place):
+            _check_weights(Path(place).expanduser() / (subfolder or "transformer"))
+        else:
+            _check_hub_id(place)
+    if adapter:
+        card |= _inspect_adapter(adapter)
+    return card
+
+
+def _is_local(location: str) -> bool:
+    path = Path(location).expanduser()
+    return path.is_absolute() or location.startswith((".", "~")) or path.exists()
+
+
+def _inspect_pipeline(path: Path, *, skip_transformer: bool) -> dict[str, Any]:
+    if not path.is_dir():
+        raise PolicyError(f"{path} is not a directory. Check the path, or download the checkpoint.")
+    _json_of(path / "model_index.json", f"{path} is not a pipeline in diffusers' layout")
+    missing = [part for part in COMPONENTS if not (path / part).is_dir()]
+    if skip_transformer and "transformer" in missing:
+        missing.remove("transformer")
+    if missing:
+        raise PolicyError(
+            f"{path} lacks {', '.join(missing)}. A Fill pipeline has {', '.join(COMPONENTS)}."
+        )
+    for part in WITH_WEIGHTS:
+        if not (skip_transformer and part == "transformer"):
+            _check_weights(path / part)
+    card: dict[str, Any] = {}
+    if (path / "card.json").exists():
+        card = _json_of(path / "card.json", f"The card of {path} cannot be read")
+    return card | {"size_multiple": _size_multiple(path)}
+
+
+def _check_weights(path: Path) -> None:
+    """Refuse a model folder without safetensors; a pickle can run code and is never loaded."""
+    _json_of(path / "config.json", f"No model in {path}")
+    if any(path.glob("*.safetensors")):
+        return
+    if any(file.suffix in PICKLES for file in path.iterdir()):
+        raise PolicyError(
+            f"The weights in {path} are pickles, which can run code and are not loaded. Save them "
+            "as safetensors: model.save_pretrained(path, safe_serialization=True)."
+        )
+    raise PolicyError(f"There are no weights in {path}. Download or build the checkpoint first.")
+
+
+def _inspect_hub(location: str, revision: str) -> dict[str, Any]:
+    """Ask the hub, where it can be reached, whether the pipeline exists and may be read."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    _check_hub_id(location)
+    try:
+        hf_hub_download(location, "model_index.json", revision=revision or None)
+        config = hf_hub_download(location, "vae/config.json", revision=revision or None)
+    except GatedRepoError:
+        raise PolicyError(
+            f"{location} asks for its licence to be accepted: do so on its page on the hub, then "
+            "set HF_TOKEN."
+        ) from None
+    except RevisionNotFoundError:
+        raise PolicyError(f"{location} has no revision “{revision}”.") from None
+    except RepositoryNotFoundError:
+        raise PolicyError(
+            f"The hub has no {location}, or it is private. Check the name, or set HF_TOKEN."
+        ) from None
+    except LocalEntryNotFoundError:
+        # Offline and not downloaded yet: taken on trust, and checked when it is loaded.
+        return {"unchecked": "the hub could not be reached at registration"}
+    except EntryNotFoundError:
+        raise PolicyError(f"{location} is not a pipeline in diffusers' layout.") from None
+    except OSError:
+        return {"unchecked": "the hub could not be reached at registration"}
+    return {"size_multiple": _size_multiple(Path(config).parent.parent)}
+
+
+def _check_hub_id(location: str) -> None:
+    if not HUB_ID.match(location):
+        raise PolicyError(
+            f"“{location}” is neither a directory that exists nor a hub id such as "
+            "black-forest-labs/FLUX.1-Fill-dev."
+        )
+
+
+def _inspect_adapter(adapter: str) -> dict[str, Any]:
+    if not _is_local(adapter):
+        _check_hub_id("/".join(adapter.split("/")[:2]))
+        return {}
+    path = Path(adapter).expanduser()
+    if not path.is_dir():
+        raise PolicyError(f"The adapter's directory {path} does not exist. Check the path.")
+    if not any(path.glob("*.safetensors")):
+        raise PolicyError(
+            f"There is no LoRA in {path}: {LORA_FILE} is missing. Pickles are not loaded."
+        )
+    if (path / "card.json").exists():
+        return _json_of(path / "card.json", f"The card of {path} cannot be read")
+    return {}
+
+
+def _size_multiple(path: Path) -> int:
+    try:
+        config = json.loads((path / "vae" / "config.json").read_text())
+        return int(2 * 2 ** (len(config["block_out_channels"]) - 1))
+    except (OSError, ValueError, KeyError, TypeError):
+        return USUAL_MULTIPLE
+
+
+def _json_of(path: Path, problem: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except OSError:
+        raise PolicyError(f"{problem}: {path.name} is missing.") from None
+    except ValueError:
+        raise PolicyError(f"{problem}: {path.name} is not JSON.") from None
+    if not isinstance(content, dict):
+        raise PolicyError(f"{problem}: {path.name} is not a JSON object.")
+    return content

@@ -1,0 +1,222 @@
+"""Sources in: one by one (the page, the starter project) or many from a path (the command)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from django.contrib.auth.models import User
+from PIL import Image as Pillow
+
+from generation import images
+from generation.images import ImageError
+from generation.models import Source, Split, Task
+from generation.readers import ReadError, Refusal, Row, read_rows
+
+HOLDOUT_SHARE = 0.2
+# A prompt is part of the row's unique index, whose entries PostgreSQL limits to 2.7 kB.
+MAX_PROMPT_BYTES = 2400
+# What a task without a source picture starts from; the policy scales it to its own size.
+BLANK_SIZE = (1024, 1024)
+
+__all__ = ["ReadError", "Report", "SourceError", "add_source", "import_sources", "task_named"]
+
+
+class SourceError(ValueError):
+    """A source that cannot be taken; the message says what to do."""
+
+
+@dataclass
+class Report:
+    """What an import did, row by row."""
+
+    rows: int = 0
+    created: int = 0
+    existing: int = 0
+    refused: list[tuple[str, str]] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "rows": self.rows,
+            "created": self.created,
+            "existing": self.existing,
+            "refused": [{"row": row, "reason": reason} for row, reason in self.refused],
+        }
+
+
+def task_named(slug: str) -> Task:
+    task = Task.objects.filter(slug=slug).first()
+    if task is None:
+        known = ", ".join(Task.objects.values_list("slug", flat=True)) or "none yet"
+        raise SourceError(
+            f"There is no task “{slug}”. Known tasks: {known}. New ones are made in the admin."
+        )
+    return task
+
+
+def split_of(sha256: str) -> Split:
+    """Train or held out, drawn from a picture's hash: no picture is ever in both."""
+    return Split.HOLDOUT if int(sha256[:8], 16) < HOLDOUT_SHARE * 2**32 else Split.TRAIN
+
+
+def add_source(
+    *,
+    task: Task,
+    image: Pillow.Image | None,
+    mask: Pillow.Image | None,
+    prompt: str = "",
+    tags: dict[str, Any] | None = None,
+    external_id: str = "",
+    licence: str = "",
+    attribution: str = "",
+    scene: dict[str, Any] | None = None,
+    user: User | None = None,
+    image_name: str = "the picture",
+    mask_name: str = "The mask",
+) -> tuple[Source, bool]:
+    """Store a source, or find the one that is already there.
+
+    The picture and the mask come from `images.decode` and `images.decode_mask`, or are made by a
+    program in the same modes. Raises ImageError or SourceError; nothing is stored then.
+    """
+    picture, area = _pictures(task, image, mask, image_name, mask_name)
+    prompt = _checked_prompt(task, prompt)
+    stored = images.store(picture)
+    # A blank picture is the same for every row; there the prompt is what must not be in both.
+    drawn_from = stored.sha256 if task.needs_source else _sha256(prompt)
+    return Source.objects.get_or_create(
+        task=task,
+        image=stored,
+        mask=images.store(area),
+        prompt=prompt,
+        defaults={
+            "tags": tags or {},
+            "split": split_of(drawn_from),
+            "external_id": external_id[:200],
+            "licence": licence[:120],
+            "attribution": attribution[:300],
+            "scene": scene,
+            "created_by": user,
+        },
+    )
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _pictures(
+    task: Task,
+    image: Pillow.Image | None,
+    mask: Pillow.Image | None,
+    image_name: str,
+    mask_name: str,
+) -> tuple[Pillow.Image, Pillow.Image]:
+    if task.needs_source and image is None:
+        raise SourceError(f"{task.name} starts from a picture. Give one.")
+    if not task.needs_source and image is not None:
+        raise SourceError(f"{task.name} starts from the prompt alone. Leave the picture out.")
+    picture = Pillow.new("RGB", BLANK_SIZE, "white") if image is None else image.convert("RGB")
+    if task.needs_mask and mask is None:
+        raise SourceError(
+            f"{image_name} has no mask, which {task.name} needs: a picture of the same size, white "
+            "where it is to be edited."
+        )
+    area = Pillow.new("L", picture.size, 255) if mask is None else mask
+    images.check_mask(area, picture.size, mask_name=mask_name, image_name=image_name)
+    return picture, area
+
+
+def _checked_prompt(task: Task, prompt: str) -> str:
+    prompt = prompt.strip()
+    if "\0" in prompt:
+        raise SourceError("The prompt holds a null character. Remove it.")
+    if len(prompt.encode()) > MAX_PROMPT_BYTES:
+        raise SourceError(
+            f"The prompt is longer than {MAX_PROMPT_BYTES} bytes, more than a policy reads. "
+            "Shorten it."
+        )
+    if not prompt and not task.fixed_prompt:
+        raise SourceError(f"{task.name} needs a prompt. Say what the edit should show.")
+    return prompt
+
+
+# Many at once -----------------------------------------------------------------------------------
+
+
+def import_sources(
+    path: str | Path,
+    task: Task,
+    *,
+    prompt: str = "",
+    dry_run: bool = False,
+    user: User | None = None,
+    progress: Callable[[Report], None] | None = None,
+) -> Report:
+    """Every row of `path` that is good becomes a source; the others are reported with a reason.
+
+    Run again it changes nothing. `prompt` serves rows that have none. Raises ReadError where the
+    path itself is not understood.
+    """
+    report = Report()
+    for row in _rows(path):
+        report.rows += 1
+        try:
+            created = _import_row(row, task, prompt, dry_run, user)
+        except (ImageError, SourceError) as error:
+            report.refused.append((row.name, str(error)))
+        else:
+            report.created += created
+            report.existing += not created
+        if progress is not None:
+            progress(report)
+    return report
+
+
+def _rows(path: str | Path) -> Iterator[Row | Refusal]:
+    return read_rows(Path(path).expanduser())
+
+
+def _import_row(
+    row: Row | Refusal, task: Task, prompt: str, dry_run: bool, user: User | None
+) -> bool:
+    """True when the row is a new source."""
+    if isinstance(row, Refusal):
+        raise SourceError(row.reason)
+    image = mask = None
+    # A picture that the task has no use for is left alone, so that one file serves several tasks.
+    if row.image is not None and task.needs_source:
+        image = images.decode(row.image, name=row.image_name)
+    if row.mask is not None and task.needs_mask:
+        mask = images.decode_mask(row.mask, name=row.mask_name)
+    if dry_run:
+        return _would_be_new(row, task, image, mask, prompt)
+    _, created = add_source(
+        task=task,
+        image=image,
+        mask=mask,
+        prompt=row.prompt or prompt,
+        tags=row.tags,
+        external_id=row.external_id,
+        licence=row.licence,
+        attribution=row.attribution,
+        user=user,
+        image_name=row.image_name,
+        mask_name=row.mask_name,
+    )
+    return created
+
+
+def _would_be_new(
+    row: Row, task: Task, image: Pillow.Image | None, mask: Pillow.Image | None, prompt: str
+) -> bool:
+    picture, area = _pictures(task, image, mask, row.image_name, row.mask_name)
+    return not Source.objects.filter(
+        task=task,
+        image__sha256=images.sha256_of(picture),
+        mask__sha256=images.sha256_of(area),
+        prompt=_checked_prompt(task, row.prompt or prompt),
+    ).exists()

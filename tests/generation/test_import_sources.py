@@ -1,0 +1,47 @@
+import json
+from pathlib import Path
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from generation.models import Source
+from tests.factories import make_mask_picture, make_picture, make_task
+
+pytestmark = pytest.mark.django_db
+
+
+def test_it_reports_row_by_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_task("mend")
+    make_picture(1).save(tmp_path / "cat.jpg")
+    make_mask_picture().save(tmp_path / "cat_mask.png")
+    make_picture(2).save(tmp_path / "dog.jpg")
+    report = tmp_path / "report.json"
+
+    call_command("import_sources", tmp_path, task="mend", prompt="a hat", json=str(report))
+
+    output = capsys.readouterr()
+    assert output.out.strip() == "2 rows: 1 new, 0 there already, 1 refused."
+    assert "dog.jpg: dog.jpg has no mask" in output.err
+    written = json.loads(report.read_text())
+    assert written["created"] == Source.objects.count() == 1
+    assert [refused["row"] for refused in written["refused"]] == ["dog.jpg"]
+
+
+def test_it_stores_nothing_in_a_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_task("mend")
+    make_picture(1).save(tmp_path / "cat.jpg")
+    make_mask_picture().save(tmp_path / "cat_mask.png")
+    call_command("import_sources", tmp_path, task="mend", prompt="a hat", dry_run=True)
+    assert "1 would be new" in capsys.readouterr().out
+    assert not Source.objects.exists()
+
+
+def test_it_fails_for_an_unknown_task_and_for_a_path_without_good_rows(tmp_path: Path) -> None:
+    make_task("mend")
+    with pytest.raises(CommandError, match="There is no task “men”"):
+        call_command("import_sources", tmp_path, task="men")
+    with pytest.raises(CommandError, match="There are no pictures in"):
+        call_command("import_sources", tmp_path, task="mend")
+    make_picture(2).save(tmp_path / "dog.jpg")
+    with pytest.raises(CommandError, match="No row could be taken"):
+        call_command("import_sources", tmp_path, task="mend")

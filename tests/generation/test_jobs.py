@@ -1,0 +1,50 @@
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from django.core.management import call_command
+
+from generation import candidates, images, jobs
+from generation.models import Candidate, GenerationRun, Policy
+from generation.ownership import JobState
+from tests.factories import make_plan, make_source, make_task
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
+
+
+def wait_for(run: GenerationRun, log: Path) -> None:
+    end = time.monotonic() + 120
+    while run.state in (JobState.QUEUED, JobState.RUNNING):
+        assert time.monotonic() < end, log.read_text(errors="replace")
+        time.sleep(0.2)
+        run.refresh_from_db()
+
+
+def test_a_worker_makes_what_was_queued_and_what_nobody_heard(
+    celery_worker: Callable[..., subprocess.Popen[bytes]], policy: Policy, tmp_path: Path
+) -> None:
+    task = make_task("mend")
+    make_plan(task, steps=[1], candidates_per_set=2)
+    source = make_source(task, size=(32, 32))
+    unheard = candidates.order_sets(policy=policy, sources=[source], seed=1)
+    celery_worker("gpu", "default")
+
+    call_command("generate_candidates", task="mend", sets=1, policy="tiny", queue=True)
+    queued = GenerationRun.objects.exclude(pk=unheard.pk).get()
+    wait_for(queued, tmp_path / "worker-0.log")
+    unheard.refresh_from_db()
+    assert unheard.state == JobState.QUEUED
+
+    jobs.ring_generation.delay()
+    wait_for(unheard, tmp_path / "worker-0.log")
+
+    for run in (queued, unheard):
+        assert (run.state, run.error) == (JobState.SUCCEEDED, "")
+        assert run.sets.ready().count() == 1
+    # Made in the worker's process, made again in this one.
+    candidate = Candidate.objects.filter(set__run=queued).first()
+    assert candidate is not None
+    assert candidate.image is not None
+    assert candidates.remake(candidate) == images.read_bytes(candidate.image)
