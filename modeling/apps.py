@@ -4,3 +4,6 @@ from django.apps import AppConfig
 class ModelingConfig(AppConfig):
     name = "modeling"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from modeling import checks  # noqa: F401

@@ -12,6 +12,7 @@ from modeling.statistics import holm, wilson
 FEW = 10
 # From this many comparisons on a figure stands by itself.
 ENOUGH = 60
+PROMPT_SWAP = 0.75
 # 5 % two-sided: "worse" is one side of it.
 ALPHA = 0.025
 # Outside the mask a new policy may lose this many dB against its parent.
@@ -72,14 +73,14 @@ def reward_gate(
     new: Mapping[str, Any],
     last: Mapping[str, Any],
     comparison: Mapping[str, Any],
-    usable: int,
-    excluded: int,
-    prompt_swap_threshold: float,
+    excluded: Sequence[Sequence[str]],
+    prompt_swap_threshold: float = PROMPT_SWAP,
 ) -> Gate:
     """Is the new reward model better than the last one on the same held-out pairs?
 
     `comparison` holds both accuracies over those pairs and the paired interval of their difference
-    (`parent`, `new`, `difference`, `low`, `high`, `n`).
+    (`parent`, `new`, `difference`, `low`, `high`, `n`); `excluded` is what `unusable_dimensions`
+    found.
     """
     if comparison["n"] == 0:
         return Gate(
@@ -94,7 +95,9 @@ def reward_gate(
         f"{100 * comparison['low']:+.1f} to {100 * comparison['high']:+.1f}, "
         f"n = {comparison['n']})."
     )
-    if usable == 0:
+    table = new["reward_accuracy"]
+    left_out = sum(name in table.get(task, {}) for task, name, _ in excluded)
+    if left_out == sum(len(row) for row in table.values()):
         return Gate(
             False,
             f"{measured} The reward model is above chance on no dimension; label more sets.",
@@ -123,8 +126,8 @@ def reward_gate(
         notes.append("Too few pairs to tell the two apart; the newer one is taken.")
     if swap["n"]:
         notes.append(f"Prompt-swap accuracy {swap['accuracy']:.1%}.")
-    if excluded:
-        notes.append(f"{excluded} cells are left out as not above chance.")
+    if left_out:
+        notes.append(f"{left_out} cells are left out as not above chance.")
     return Gate(True, " ".join(notes), figure)
 
 

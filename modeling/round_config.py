@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from modeling.evaluation import Sampling
+from modeling.gates import PROMPT_SWAP
 from modeling.models import Round
 
 
@@ -31,7 +32,7 @@ class RoundConfig:
     # Also learn from the labels of earlier campaigns.
     earlier_labels: bool = False
     # Below this share of right answers to the prompt-swap test the reward gate stays shut.
-    prompt_swap_threshold: float = 0.75
+    prompt_swap_threshold: float = PROMPT_SWAP
     # Go on after a gate that did not open, to see the figures; nothing is promoted then.
     keep_going: bool = False
     # Let the new models make the next round's candidates when all gates opened.

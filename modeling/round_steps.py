@@ -295,16 +295,13 @@ def gate_reward(work: Work) -> dict[str, Any]:
     run = TrainingRun.objects.get(pk=work.before(Name.TRAIN_REWARD).result["run"])
     work.tell(0, 1, "Comparing with the last reward model on held-out labels")
     found = evaluation.compare_rewards(new, last, snapshot, run)
-    table = found.new.figures["reward_accuracy"]
     new.excluded = gates.unusable_dimensions(found.new.figures, last.excluded)
     new.save(update_fields=["excluded"])
-    excluded = sum(name in table.get(task, {}) for task, name, _ in new.excluded)
     gate = gates.reward_gate(
         new=found.new.figures,
         last=found.last.figures,
         comparison=found.overall,
-        usable=sum(len(row) for row in table.values()) - excluded,
-        excluded=excluded,
+        excluded=new.excluded,
         prompt_swap_threshold=work.config.prompt_swap_threshold,
     )
     return {**gate.as_dict(), "comparison": found.overall, "excluded": new.excluded}

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 # Fewer labels than this teach nothing that held-out pairs could show.
 MIN_JUDGMENTS = 8
 POLL_SECONDS = 0.5
+# Settings that a run fills in itself.
+REWARD_KEYS = ("snapshot", "base", "adapter")
+POLICY_KEYS = ("policy", "reward", "sources")
 MODULES = {
     TrainingRun.Kind.REWARD: "modeling.reward.train",
     TrainingRun.Kind.POLICY: "modeling.policy.train",
@@ -56,6 +59,14 @@ def policy_config(values: Mapping[str, Any]) -> dict[str, Any]:
     from modeling.policy.config import PolicyConfig
 
     return _validated(PolicyConfig, values)
+
+
+def check_settings(*, reward: Mapping[str, Any], policy: Mapping[str, Any]) -> None:
+    """Raise RunFailed for settings that a later run would refuse."""
+    _refuse_set_keys(reward, REWARD_KEYS)
+    _refuse_set_keys(policy, POLICY_KEYS)
+    reward_config({**reward, "snapshot": "-", "base": "-"})
+    policy_config({**policy, "policy": {"location": "-"}, "reward": {"location": "-"}})
 
 
 def _validated(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,7 +119,7 @@ def start_reward(
     user: Person = None,
 ) -> TrainingRun:
     """Queue a reward training on `snapshot` from `parent`; a wrong input leaves nothing behind."""
-    _refuse_set_keys(config, ("snapshot", "base", "adapter"))
+    _refuse_set_keys(config, REWARD_KEYS)
     check_reward(parent)
     snapshots.check(snapshot)
     picked = snapshot.judgments.filter(outcome=Judgment.Outcome.PICKED)
@@ -145,7 +156,7 @@ def start_policy(
     user: Person = None,
 ) -> TrainingRun:
     """Queue a policy training from `parent` by `reward`, on the active tasks' training sources."""
-    _refuse_set_keys(config, ("policy", "reward", "sources"))
+    _refuse_set_keys(config, POLICY_KEYS)
     check_policy(parent)
     check_reward(reward)
     if parent.kind == Policy.Kind.EXTERNAL:

@@ -1,0 +1,69 @@
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from generation import images
+from generation.models import Source, Task
+from modeling import judging, options, runs
+
+
+class Command(BaseCommand):
+    help = "Order pictures of one source from best to worst with the reward model."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--task", required=True, help="The task's slug, e.g. fill.")
+        parser.add_argument(
+            "--source", required=True, help="The source's number or external id in that task."
+        )
+        parser.add_argument("--reward", help="Name or number (default: the active one).")
+        parser.add_argument("images", nargs="+", metavar="IMAGE", help="Edited pictures.")
+        options.add_json(parser)
+
+    def handle(self, *args: Any, **given: Any) -> None:
+        source = self._source(given["task"], given["source"])
+        model = options.find_reward(given["reward"])
+        try:
+            runs.check_reward(model)
+            pictures = [images.decode(Path(name), name=name) for name in given["images"]]
+            ranking = judging.rank(model, source, pictures)
+        except (
+            runs.RunFailed,
+            images.ImageError,
+            judging.JudgeError,
+            FileNotFoundError,
+        ) as error:
+            raise CommandError(str(error)) from error
+        for row in ranking:
+            row["image"] = given["images"][row["index"]]
+        dimensions = list(ranking[0]["dimensions"])
+        options.print_table(
+            self.stdout,
+            ["image", "score", *dimensions],
+            [
+                [
+                    row["image"],
+                    f"{row['score']:+.2f}",
+                    *(f"{row['dimensions'][name]:+.2f}" for name in dimensions),
+                ]
+                for row in ranking
+            ],
+        )
+        figures = {"task": given["task"], "source": source.pk, "reward_model": model.name}
+        options.write_figures(given, {**figures, "ranking": ranking})
+        self.stdout.write(
+            self.style.SUCCESS(f"Ranked {len(ranking)} pictures; best: {ranking[0]['image']}.")
+        )
+
+    def _source(self, slug: str, name: str) -> Source:
+        task = Task.objects.filter(slug=slug).first()
+        if task is None:
+            known = ", ".join(Task.objects.values_list("slug", flat=True))
+            raise CommandError(f"There is no task '{slug}'. Tasks: {known}.")
+        sources = Source.objects.filter(task=task).select_related("task", "image", "mask")
+        source = sources.filter(external_id=name).first()
+        if source is None and name.isdecimal():
+            source = sources.filter(pk=int(name)).first()
+        if source is None:
+            raise CommandError(f"{task} has no source '{name}'.")
+        return source

@@ -1,0 +1,77 @@
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from generation.ownership import JobState
+from modeling import options, progress_line, runs
+from modeling.models import TrainingRun
+
+
+class Command(BaseCommand):
+    help = "Train the policy against a reward model, on the active tasks' training sources."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--algorithm",
+            choices=["frozen", "dynamic"],
+            help="frozen: the reference is the parent (Algorithm 1); dynamic: it is the moving "
+            "average of the policy (Algorithm 2). Default: frozen.",
+        )
+        parser.add_argument("--parent", help="Start from this policy (default: the active one).")
+        parser.add_argument("--reward", help="Rewarded by this model (default: the active one).")
+        parser.add_argument("--resume", metavar="RUN", help="Go on with a run (number or folder).")
+        options.add_settings(parser)
+        options.add_json(parser)
+
+    def handle(self, *args: Any, **given: Any) -> None:
+        try:
+            run = self._run(given)
+            progress_line.execute(self.stderr, run)
+        except runs.RunFailed as error:
+            raise CommandError(str(error)) from error
+        if run.state != JobState.SUCCEEDED:
+            raise CommandError(f"{run}: {run.error or run.get_state_display()}")
+        policy = run.policy
+        assert policy is not None
+        figures = {k: v for k, v in run.result.items() if isinstance(v, int | float | str)}
+        options.print_table(
+            self.stdout,
+            ["at the end", "value"],
+            [[k, f"{v:.4g}" if isinstance(v, float) else str(v)] for k, v in figures.items()],
+        )
+        if reason := runs.alarm(run):
+            self.stdout.write(self.style.WARNING(f"Alarm: {reason}"))
+        options.write_figures(
+            given,
+            {
+                "policy": policy.name,
+                "parent": str(policy.parent),
+                "run": run.directory,
+                "config": run.config,
+                "result": run.result,
+            },
+        )
+        self.stdout.write(
+            self.style.SUCCESS(
+                f"Registered policy '{policy}'. Compare it with its parent by "
+                f"`evaluate_policy --policy '{policy}'`; a reward that rose proves nothing."
+            )
+        )
+
+    def _run(self, given: dict[str, Any]) -> TrainingRun:
+        if given["resume"]:
+            run = options.find_run(given["resume"], TrainingRun.Kind.POLICY)
+            run.retry()
+            run.refresh_from_db()
+            return run
+        config = options.settings_of(given)
+        if given["algorithm"]:
+            config["algorithm"] = given["algorithm"]
+        run = runs.start_policy(
+            parent=options.find_policy(given["parent"]),
+            reward=options.find_reward(given["reward"]),
+            config=config,
+        )
+        if run.message:
+            self.stderr.write(run.message)
+        return run
