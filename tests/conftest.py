@@ -162,15 +162,25 @@ def celery_worker(
 
     broker_before = app.conf.broker_url
     app.conf.broker_url = broker_url
-    app.pool.force_close_all()
+    _forget_broker_connections(app)
     try:
         yield start
     finally:
-        app.control.purge()
+        with app.connection_for_write() as connection:
+            for queue in ("default", "gpu"):
+                connection.default_channel.queue_purge(queue)
         app.conf.broker_url = broker_before
-        app.pool.force_close_all()
+        _forget_broker_connections(app)
         for worker in started:
             stop_process_group(worker)
+
+
+def _forget_broker_connections(app: Any) -> None:
+    """The pools are kept per process and address; a closed one would be handed out again."""
+    from kombu import pools
+
+    pools.reset()
+    app._after_fork()
 
 
 def process_environment(data_dir: Path, broker_url: str) -> dict[str, str]:
