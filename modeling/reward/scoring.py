@@ -43,14 +43,36 @@ def margins(vlm: RewardVLM, first: Tensor, second: Tensor, queries: list[list[st
         (B, D) float32 or wider, divided by the model's temperature, so that P(first is better) =
         sigmoid(margin). Missing entries of shorter rows are 0.
     """
+    images = _interleave(first, second)
+    pairs = [(2 * b, 2 * b + 1) for b in range(len(queries))]
+    if 2 * len(pairs) != len(images):
+        raise ValueError(f"{len(images)} images are two a pair for {len(queries)} rows of queries.")
+    return margins_of(vlm, answer_logits(vlm, images, pairs, queries))
+
+
+def margins_of(vlm: RewardVLM, logits: Tensor) -> Tensor:
+    """Calibrated margins (B, D) from answer logits (B, D, V)."""
+    # The softmax's normaliser cancels in the difference of log-probabilities.
+    wide = logits[..., [vlm.yes_id, vlm.no_id]]
+    wide = wide.to(torch.promote_types(wide.dtype, torch.float32))
+    return (wide[..., 0] - wide[..., 1]) / vlm.temperature
+
+
+def answer_logits(
+    vlm: RewardVLM, images: Tensor, pairs: list[tuple[int, int]], queries: list[list[str]]
+) -> Tensor:
+    """Logits (B, D, V) of the answer's token for pairs (first, second) of indices into `images`.
+
+    Each of the (N, 3, H, W) images goes through the vision tower once, in however many pairs and
+    in whichever order it is shown.
+    """
     suffixes = [[suffix_ids(vlm, query) for query in row] for row in queries]
     keep = [[[len(ids) - 1] for ids in row] for row in suffixes]
-    encoded, grid = encode_images(vlm, _interleave(first, second))
-    logits = _logits_at(vlm, encoded, grid, suffixes, keep)  # (B, D, 1, V)
-    answers = logits[:, :, 0, [vlm.yes_id, vlm.no_id]]
-    # The softmax's normaliser cancels in the difference of log-probabilities.
-    answers = answers.to(torch.promote_types(answers.dtype, torch.float32))
-    return (answers[..., 0] - answers[..., 1]) / vlm.temperature
+    encoded, grid = encode_images(vlm, images)
+    order = [index for pair in pairs for index in pair]
+    features: Any = encoded.pooler_output
+    shown = BaseModelOutputWithPooling(pooler_output=[features[i] for i in order])  # type: ignore[arg-type]
+    return _logits_at(vlm, shown, grid[order], suffixes, keep)[:, :, 0]
 
 
 def packed_forward(
@@ -90,6 +112,11 @@ def encode_images(vlm: RewardVLM, images: Tensor) -> tuple[BaseModelOutputWithPo
         return_dict=True,
         **attention_arguments(vlm.core, grid),
     )
+    if getattr(output, "deepstack_features", None) is not None:
+        raise ValueError(
+            f"{type(vlm.core).__name__} feeds pictures into several layers of its language model; "
+            "models of the Qwen2-VL and Qwen2.5-VL families are supported."
+        )
     return output, grid
 
 

@@ -3,8 +3,8 @@
 Everything comes from the checkpoint in the libraries' own formats: weights and configuration
 through AutoModelForImageTextToText, chat template with the tokenizer, patch sizes with the image
 processor, a LoRA through peft. `reward.json` beside the weights (or the LoRA) holds what those
-formats have no place for: the view and the calibration temperature. No processor object:
-Qwen2_5_VLProcessor needs torchvision for videos, which this project never shows.
+formats have no place for: the view, the calibration temperature and a limit on pixels. No processor
+object: Qwen2_5_VLProcessor needs torchvision for videos, which this project never shows.
 """
 
 from __future__ import annotations
@@ -88,8 +88,13 @@ def read_settings(location: str) -> dict[str, Any]:
     return settings
 
 
-def write_settings(directory: Path, *, view: ViewConfig, temperature: float) -> None:
-    values = {"view": dataclasses.asdict(view), "temperature": temperature}
+def write_settings(directory: Path, vlm: RewardVLM) -> None:
+    """What `load_reward_vlm` needs beside the weights to see and score as `vlm` does."""
+    values = {
+        "view": dataclasses.asdict(vlm.view),
+        "temperature": vlm.temperature,
+        "max_pixels": vlm.layout.max_pixels,
+    }
     (directory / SETTINGS).write_text(json.dumps(values, indent=1))
 
 
@@ -97,14 +102,16 @@ def load_reward_vlm(
     location: str | Path,
     *,
     adapter: str | Path = "",
+    trainable: bool = False,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> RewardVLM:
-    """Load a reward VLM for scoring (evaluation mode, no gradients to the weights).
+    """Load a reward VLM, in evaluation mode.
 
     Args:
         location: directory or hub id in transformers' layout, e.g. "Qwen/Qwen2.5-VL-7B-Instruct".
         adapter: directory of a LoRA in peft's layout; its `reward.json` goes before the base's.
+        trainable: leave gradients to the weights (of the LoRA where there is one) on.
 
     Raises:
         FileNotFoundError: no checkpoint at `location` or no LoRA at `adapter`.
@@ -126,14 +133,18 @@ def load_reward_vlm(
     if adapter:
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, adapter)
+        model = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
         settings |= read_settings(adapter)
-    model.requires_grad_(False)
+    if not trainable:
+        model.requires_grad_(False)
+    layout = VisionLayout.from_processor(processor)
+    if "max_pixels" in settings:
+        layout = dataclasses.replace(layout, max_pixels=int(settings["max_pixels"]))
     yes_id, no_id = answer_ids(tokenizer)
     return RewardVLM(
         model=model.to(device).eval(),
         tokenizer=tokenizer,
-        layout=VisionLayout.from_processor(processor),
+        layout=layout,
         view=ViewConfig(**settings.get("view", {})),
         temperature=float(settings.get("temperature", 1.0)),
         yes_id=yes_id,

@@ -1,0 +1,442 @@
+"""Fine-tune a reward VLM on people's best/worst judgments.
+
+    accelerate launch -m modeling.reward.train --run DIR
+
+Method (OneReward, section 3.2): both orders of every judged pair, x_w better than x_l,
+
+    L = -1/2 E[ log P(Yes | x_w, x_l, q) + log P(No | x_l, x_w, q) ]
+
+with q = Phi(task, dimension, prompt). Changed here, on purpose: all dimensions of a pair are asked
+behind one shared image prefix; pairs that best and worst imply are used too, with the snapshot's
+weights; contradicting annotators make a soft target; a share of each batch asks both prompts over
+the same two pictures (see `data`); pictures pass through the very view and preprocessing that the
+RL reward uses; and one temperature, fitted on training sources kept back, calibrates the margins.
+
+In: config.json (`RewardConfig`). Out: `adapter/` (peft) or `model/` (transformers) with
+reward.json, result.json with the held-out figures, holdout.jsonl with every held-out question,
+card.json. A killed run that is started again goes on from its newest checkpoint: batches and
+learning rate are functions of the step alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import importlib.metadata
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import get_model_state_dict
+from transformers import AutoImageProcessor
+
+from modeling.reward import evaluate as evaluation
+from modeling.reward.config import RewardConfig
+from modeling.reward.data import (
+    Batch,
+    Pair,
+    Pictures,
+    Snapshot,
+    Swaps,
+    batches_of_epoch,
+    calibration_split,
+    count_questions,
+    good_pictures,
+    make_batch,
+    pairs_of,
+    shard,
+    steps_for,
+)
+from modeling.reward.objective import answer_loss, batch_accuracy
+from modeling.reward.scoring import answer_logits, margins_of
+from modeling.reward.state import WHOLE, gather_state, load_state, write_state
+from modeling.reward.view import ViewConfig
+from modeling.reward.vlm import RewardVLM, attach_lora, load_reward_vlm, write_settings
+from modeling.rundir import RunDirectory, RunError, die_with_parent
+
+# --- data ---
+
+
+@dataclasses.dataclass
+class Data:
+    snapshot: Snapshot
+    train: list[Pair]
+    calibration: list[Pair]
+    holdout: list[Pair]  # with their swaps
+    swaps: Swaps
+
+
+def load_data(config: RewardConfig) -> Data:
+    snapshot = Snapshot(config.snapshot)
+    splits = sorted({row["split"] for row in snapshot.rows})
+    everything = [p for s in splits if s != config.holdout for p in pairs_of(snapshot, s)]
+    found = count_questions(everything)
+    if found < config.min_pairs:
+        raise RunError(
+            f"Training needs at least {config.min_pairs} labelled pairs; the snapshot has {found} "
+            "outside its holdout. Label more sets."
+        )
+    train, calibration = calibration_split(everything, config.calibration_share, config.seed)
+    sources = {pair.source for pair in train}
+    goods = [
+        good
+        for split in splits
+        if split != config.holdout
+        for good in good_pictures(snapshot, split)
+        if good.shown.source in sources
+    ]
+    return Data(
+        snapshot=snapshot,
+        train=train,
+        calibration=calibration,
+        holdout=evaluation.evaluation_pairs(snapshot, config.holdout),
+        swaps=Swaps(snapshot, goods),
+    )
+
+
+class Schedule:
+    """Which pairs each step sees: a function of the step, so that a resumed run sees the same."""
+
+    def __init__(self, data: Data, config: RewardConfig) -> None:
+        self.data, self.config = data, config
+        self.swap_count = round(config.swap_share * config.batch_size) if data.swaps else 0
+        self.batch_size = max(1, config.batch_size - self.swap_count)
+        self.per_epoch = steps_for(data.train, steps=0, epochs=1, batch_size=self.batch_size)
+        self.steps = steps_for(
+            data.train, steps=config.steps, epochs=config.epochs, batch_size=self.batch_size
+        )
+        self.epoch, self.batches = -1, list[list[Pair]]()
+
+    def pairs(self, step: int) -> list[Pair]:
+        epoch, place = divmod(step, self.per_epoch)
+        if epoch != self.epoch:
+            self.epoch = epoch
+            self.batches = batches_of_epoch(
+                self.data.train, batch_size=self.batch_size, seed=self.config.seed, epoch=epoch
+            )
+        pairs = list(self.batches[place])
+        if self.swap_count:
+            rng = np.random.default_rng([self.config.seed, 3, step])
+            pairs += self.data.swaps.draw(rng, self.swap_count, pairs[0].size)
+        return pairs
+
+    def lr(self, step: int) -> float:
+        warm = max(1, round(self.config.warmup * self.steps))
+        rising, falling = (step + 1) / warm, (self.steps - step) / max(1, self.steps - warm)
+        return self.config.lr * min(1.0, rising, falling)
+
+
+# --- model ---
+
+
+class AnswerModel(nn.Module):
+    """The whole forward as one module, for the wrappers of parallel training."""
+
+    def __init__(self, vlm: RewardVLM) -> None:
+        super().__init__()
+        self.vlm = vlm
+        self.model = vlm.model
+
+    def forward(
+        self, images: Tensor, orders: list[tuple[int, int]], queries: list[list[str]]
+    ) -> Tensor:
+        return answer_logits(self.vlm, images, orders, queries)
+
+
+def load_model(config: RewardConfig, accelerator: Accelerator) -> RewardVLM:
+    lora = config.output == "lora"
+    low = accelerator.mixed_precision == "bf16" and lora
+    try:
+        vlm = load_reward_vlm(
+            config.base,
+            adapter=config.adapter,
+            trainable=True,
+            # Frozen weights may be stored low; trained ones are kept in full precision.
+            dtype=torch.bfloat16 if low else torch.float32,
+        )
+    except (FileNotFoundError, ValueError) as error:
+        raise RunError(str(error)) from error
+    if config.view:
+        vlm.view = ViewConfig(**config.view)
+    if config.max_pixels:
+        vlm.layout = dataclasses.replace(vlm.layout, max_pixels=config.max_pixels)
+    if lora and not config.adapter:
+        vlm.model = attach_lora(
+            vlm.model,
+            rank=config.lora_rank,
+            alpha=config.lora_alpha,
+            dropout=config.lora_dropout,
+            vision=config.lora_vision,
+        )
+    elif not lora and config.adapter:
+        vlm.model = vlm.model.merge_and_unload()
+    if not lora:
+        vlm.model.requires_grad_(True)
+    if config.gradient_checkpointing:
+        vlm.core.gradient_checkpointing_enable({"use_reentrant": False})
+    return vlm
+
+
+# --- the loop ---
+
+
+def train(run_dir: str | Path) -> dict[str, Any]:
+    """Train in `run_dir` from its config.json to its result.json, and return the result."""
+    run = RunDirectory(run_dir)
+    main_process = int(os.environ.get("RANK", "0")) == 0
+    with run.guarded() if main_process else contextlib.nullcontext():
+        config = run.config(RewardConfig)
+        precision = config.mixed_precision
+        if precision == "auto":
+            precision = "bf16" if torch.cuda.is_available() else "no"
+        accelerator = Accelerator(mixed_precision=precision)
+        return Training(run, config, accelerator).run_to_the_end()
+
+
+class Training:
+    """One run: what its steps share."""
+
+    def __init__(self, run: RunDirectory, config: RewardConfig, accelerator: Accelerator) -> None:
+        self.run, self.config, self.accelerator = run, config, accelerator
+        self.started = time.monotonic()
+        torch.manual_seed(config.seed)
+        self.data = load_data(config)
+        self.schedule = Schedule(self.data, config)
+        self.vlm = load_model(config, accelerator)
+        # The margins are trained as they are; the temperature is fitted again afterwards.
+        self.base_temperature, self.vlm.temperature = self.vlm.temperature, 1.0
+        self.vlm.model.to(accelerator.device)
+        scorer = AnswerModel(self.vlm)
+        parameters = [p for p in scorer.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            parameters, lr=config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay
+        )
+        self.scorer, prepared = accelerator.prepare(scorer, optimizer)
+        self.optimizer: torch.optim.Optimizer = getattr(prepared, "optimizer", prepared)
+        self.pictures = Pictures(self.data.snapshot, self.vlm.view)
+
+    @property
+    def leads(self) -> bool:
+        return bool(self.accelerator.is_main_process)
+
+    def run_to_the_end(self) -> dict[str, Any]:
+        finished = self.run.path / "result.json"
+        if finished.is_file():
+            result: dict[str, Any] = json.loads(finished.read_text())
+            return result
+        before = self._before()
+        start = self._resume()
+        for step, batch in self._batches(start):
+            self._step(step, batch)
+            done = step + 1
+            if done % self.config.checkpoint_every == 0 or done == self.schedule.steps:
+                self._checkpoint(done)
+            every = self.config.evaluate_every
+            if every and done % every == 0 and done < self.schedule.steps:
+                self._log_holdout(done, self._holdout())
+        return self._finish(before)
+
+    def _resume(self) -> int:
+        latest = self.run.latest_checkpoint()
+        start = 0
+        if latest:
+            start, folder = latest
+            load_state(folder, self.scorer, self.optimizer)
+        if self.leads:
+            self.run.drop_metrics_after(start)
+        return start
+
+    def _batches(self, start: int) -> Iterator[tuple[int, Batch]]:
+        """Batches from step `start` on; the next is decoded while one is trained on."""
+        index, count = self.accelerator.process_index, self.accelerator.num_processes
+
+        def make(step: int) -> Batch:
+            return make_batch(shard(self.schedule.pairs(step), index, count), self.pictures)
+
+        with ThreadPoolExecutor(1) as pool:
+            coming: Future[Batch] | None = None
+            for step in range(start, self.schedule.steps):
+                coming = coming or pool.submit(make, step)
+                batch = coming.result()
+                last = step + 1 == self.schedule.steps
+                coming = None if last else pool.submit(make, step + 1)
+                yield step, batch
+
+    def _step(self, step: int, batch: Batch) -> None:
+        began = time.monotonic()
+        accelerator, vlm = self.accelerator, self.vlm
+        device = accelerator.device
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.schedule.lr(step)
+        self.scorer.train()
+        target, weight = batch.target.to(device), batch.weight.to(device)
+        total = accelerator.reduce(weight.sum())
+        with accelerator.autocast():
+            logits = self.scorer(batch.images.to(device), batch.orders, batch.queries)
+        loss = answer_loss(logits, vlm.yes_id, vlm.no_id, target, weight)
+        # Parallel processes average their gradients; the loss is a mean over all their questions.
+        accelerator.backward(loss * accelerator.num_processes / total)
+        norm = accelerator.clip_grad_norm_(self.scorer.parameters(), self.config.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        margins = margins_of(vlm, logits.detach()).cpu()
+        accuracy = batch_accuracy(margins, batch.target, batch.weight)
+        right, asked = accelerator.reduce(accuracy.to(device)).tolist()
+        mean_loss = float(accelerator.reduce(loss.detach()) / total)
+        if self.leads:
+            self.run.log(
+                step + 1,
+                loss=mean_loss,
+                accuracy=right / max(1, asked),
+                questions=int(asked),
+                lr=self.schedule.lr(step),
+                grad_norm=float(norm) if norm is not None else None,
+                seconds=time.monotonic() - began,
+            )
+            self.run.progress(step + 1, self.schedule.steps, f"loss {mean_loss:.3f}")
+
+    def _checkpoint(self, done: int) -> None:
+        # Every process takes part in gathering sharded weights, one writes.
+        state = gather_state(self.scorer, self.optimizer)
+        if self.leads:
+            self.run.save_checkpoint(done, lambda folder: write_state(folder, state))
+        self.accelerator.wait_for_everyone()
+
+    # --- figures and outputs ---
+
+    def _holdout(self) -> list[evaluation.Outcome]:
+        return self._outcomes(self.data.holdout)
+
+    def _outcomes(self, pairs: list[Pair]) -> list[evaluation.Outcome]:
+        self.scorer.eval()
+        pictures = Pictures(self.data.snapshot, self.vlm.view)
+        with self.accelerator.autocast():
+            return evaluation.outcomes(self.vlm, pairs, pictures)
+
+    def _figures(self, found: list[evaluation.Outcome], temperature: float) -> dict[str, Any]:
+        return evaluation.figures(
+            found, min_test_pairs=self.config.min_test_pairs, temperature=temperature
+        )
+
+    def _log_holdout(self, step: int, found: list[evaluation.Outcome]) -> None:
+        report = self._figures(found, 1.0)
+        if self.leads and report["overall"]["n"]:
+            self.run.log(
+                step,
+                eval_accuracy=report["overall"]["accuracy"],
+                eval_prompt_swap=report["prompt_swap_accuracy"],
+            )
+
+    def _before(self) -> dict[str, Any]:
+        """Figures of the model that the run starts from, kept for a resumed run."""
+        path = self.run.path / "before.json"
+        if path.is_file():
+            before: dict[str, Any] = json.loads(path.read_text())
+            return before
+        if self.leads:
+            self.run.progress(0, self.schedule.steps, "scoring the base on held-out pairs")
+        self.vlm.temperature = self.base_temperature
+        found = self._holdout()
+        self.vlm.temperature = 1.0
+        before = self._figures(found, self.base_temperature)
+        self._log_holdout(0, found)
+        if self.leads:
+            evaluation.write_outcomes(self.run.path / "holdout_before.jsonl", found)
+            self.run.write("before.json", before)
+        return before
+
+    def _finish(self, before: dict[str, Any]) -> dict[str, Any]:
+        total = self.schedule.steps
+        if self.leads:
+            self.run.progress(total, total, "calibrating and scoring held-out pairs")
+        self.vlm.temperature = evaluation.fit_temperature(self._outcomes(self.data.calibration))
+        found = self._holdout()
+        report = self._figures(found, self.vlm.temperature)
+        self._log_holdout(total, found)
+        result = {
+            **report,
+            "before": before,
+            "output": self._save_output(),
+            "pairs": {
+                "train": count_questions(self.data.train),
+                "calibration": count_questions(self.data.calibration),
+                "holdout": sum(o.relation != "swap" for o in found),
+            },
+            "steps": total,
+            "seconds": round(time.monotonic() - self.started, 1),
+        }
+        if self.leads:
+            evaluation.write_outcomes(self.run.path / "holdout.jsonl", found)
+            self._write_cards(result)
+            self.run.write("result.json", result)
+            self.run.progress(total, total, "done")
+        return result
+
+    def _save_output(self) -> dict[str, str]:
+        lora = self.config.output == "lora"
+        folder = self.run.path / ("adapter" if lora else "model")
+        model = self.accelerator.unwrap_model(self.scorer).model
+        weights = get_model_state_dict(model, options=WHOLE)
+        if self.leads:
+            folder.mkdir(exist_ok=True)
+            kept = {name: value for name, value in weights.items() if isinstance(value, Tensor)}
+            model.save_pretrained(folder, state_dict=kept, safe_serialization=True)
+            if not lora:
+                self.vlm.tokenizer.save_pretrained(folder)
+                AutoImageProcessor.from_pretrained(self.config.base).save_pretrained(folder)
+            write_settings(folder, self.vlm)
+        if lora:
+            return {"location": self.config.base, "adapter": str(folder)}
+        return {"location": str(folder), "adapter": ""}
+
+    def _write_cards(self, result: dict[str, Any]) -> None:
+        card = {
+            "kind": "reward model",
+            "base": self.config.base,
+            "parent": self.config.adapter or self.config.base,
+            "snapshot": self.data.snapshot.content_hash,
+            "config": dataclasses.asdict(self.config),
+            "metrics": {
+                "accuracy": result["overall"],
+                "prompt_swap_accuracy": result["prompt_swap_accuracy"],
+                "position_consistency": result["position_consistency"],
+                "calibration": result["calibration"],
+            },
+            "excluded": result["excluded"],
+            "versions": {
+                name: importlib.metadata.version(name)
+                for name in ("oneloop", "torch", "transformers", "peft", "accelerate")
+            },
+        }
+        self.run.write("card.json", card)
+        place = Path(result["output"]["adapter"] or result["output"]["location"])
+        (place / "card.json").write_text(json.dumps(card, indent=1))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Fine-tune a reward model on a snapshot.")
+    parser.add_argument("--run", required=True, help="the run directory, with its config.json")
+    given = parser.parse_args()
+    die_with_parent()
+    try:
+        result = train(given.run)
+    except RunError as error:
+        print(error, file=sys.stderr)
+        return 1
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(evaluation.table(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from modeling.reward.evaluate import (
+    Outcome,
+    calibration_error,
+    compare,
+    doubts,
+    figures,
+    fit_temperature,
+    swap_results,
+)
+from modeling.reward.objective import answer_loss, batch_accuracy
+
+
+def test_it_averages_both_orders_of_the_yes_no_loss() -> None:
+    """One pair, the first picture better, vocabulary (Yes, No, other).
+
+    Shown first: P = (1/2, 1/4, 1/4), Yes is right: -log 1/2 = log 2.
+    Shown second: P = (1/5, 3/5, 1/5), No is right: -log 3/5 = log 5/3.
+    Half of each: (log 2 + log 5/3) / 2.
+    """
+    logits = torch.tensor([[[2.0, 1.0, 1.0]], [[1.0, 3.0, 1.0]]]).log()
+    target, weight = torch.tensor([[1.0], [0.0]]), torch.tensor([[0.5], [0.5]])
+    loss = answer_loss(logits, 0, 1, target, weight)
+    assert loss.item() == pytest.approx((math.log(2) + math.log(5 / 3)) / 2)
+
+
+def test_it_weighs_questions_and_averages_annotators() -> None:
+    """Two thirds of the weight say Yes at P = (3/4, 1/4), twice as important as the other.
+
+    2 * (2/3 log 4/3 + 1/3 log 4) + 1 * log 4, the padded third question counts nothing.
+    """
+    logits = torch.tensor([[[3.0, 1.0], [1.0, 3.0], [1.0, 9.0]]]).log()
+    target = torch.tensor([[2 / 3, 1.0, 0.0]])
+    loss = answer_loss(logits, 0, 1, target, torch.tensor([[2.0, 1.0, 0.0]]))
+    expected = 2 * (2 / 3 * math.log(4 / 3) + 1 / 3 * math.log(4)) + math.log(4)
+    assert loss.item() == pytest.approx(expected)
+
+
+def test_it_counts_answers_by_the_mean_of_both_orders() -> None:
+    # Pair 1: +1 first, +3 second: (1 - 3) / 2 = -1, so the second is named, which is right.
+    # Pair 2: +1 and -1: the first, wrong. Its second question is padding.
+    margins = torch.tensor([[1.0, 0.5], [3.0, -0.5], [1.0, 9.0], [-1.0, 9.0]])
+    target = torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
+    weight = torch.tensor([[0.5, 0.5], [0.5, 0.5], [0.5, 0.0], [0.5, 0.0]])
+    assert batch_accuracy(margins, target, weight).tolist() == [2, 3]
+
+
+def outcome(key: str, first: float, second: float, relation: str = "direct") -> Outcome:
+    return Outcome(key, "fill", "structure", relation, first, second)
+
+
+def test_it_reports_accuracy_consistency_and_doubts() -> None:
+    """Three of four right; the winner shown second counts with the opposite sign.
+
+    a: (2 - -2) / 2 > 0 right, consistent. b: (2 - 1) / 2 > 0 right, but No in neither order.
+    c: (-1 - 1) / 2 < 0 wrong, consistent. d: right, consistent.
+    """
+    found = [
+        outcome("a", 2.0, -2.0),
+        outcome("b", 2.0, 1.0),
+        outcome("c", -1.0, 1.0),
+        outcome("d", 0.5, -0.1),
+        outcome("e", -5.0, 5.0, "implied"),
+    ]
+    report = figures(found, min_test_pairs=4, temperature=1.0)
+    assert report["overall"]["accuracy"] == 0.75
+    assert report["implied_accuracy"]["fill"]["structure"]["accuracy"] == 0.0
+    assert report["position_consistency"]["accuracy"] == 0.8
+    ((task, dimension, reason),) = report["excluded"]
+    assert (task, dimension) == ("fill", "structure")
+    assert reason.startswith("held-out accuracy 0.75 [0.30, 0.95] on 4 pairs")
+    untested = doubts(report["reward_accuracy"], 5)[1]
+    assert untested == [["fill", "structure", "only 4 held-out pairs, 5 are needed to tell"]]
+
+
+def test_it_reports_nothing_where_nothing_is_held_out() -> None:
+    report = figures([], min_test_pairs=1, temperature=1.0)
+    assert report["overall"]["accuracy"] is None
+    assert report["prompt_swap_accuracy"] is None
+    assert report["excluded"] == []
+
+
+def test_it_calls_a_swap_right_when_the_prompt_moves_the_margin_its_way() -> None:
+    """margin(a, b | A) = 1.0 > margin(a, b | B) = 0.6, although a wins under both prompts.
+
+    Seen from B's winner b the second question's score is -0.6: 1.0 - 0.6 > 0.
+    """
+    found = [
+        outcome("swap:x:0", 1.0, -1.0, "swap"),
+        outcome("swap:x:1", -0.6, 0.6, "swap"),
+        outcome("swap:y:0", 0.3, -0.3, "swap"),
+        outcome("swap:y:1", -0.4, 0.4, "swap"),
+    ]
+    assert [result[3] for result in swap_results(found)] == [1.0, 0.0]
+    report = figures(found, min_test_pairs=1, temperature=1.0)
+    assert report["prompt_swap_accuracy"] == 0.5
+    assert report["prompt_swap"]["questions"]["accuracy"] == 0.5
+
+
+def test_it_measures_calibration() -> None:
+    """Ten answers at 0.8, six of them right: |0.8 - 0.6| = 0.2, whichever answer is likelier."""
+    hits = np.array([1.0] * 6 + [0.0] * 4)
+    assert calibration_error(np.full(10, 0.8), hits) == pytest.approx(0.2)
+    assert calibration_error(np.full(10, 0.2), 1 - hits) == pytest.approx(0.2)
+
+
+def test_it_finds_the_temperature_that_fits() -> None:
+    """Margins of 4 that are right 3 times of 4 deserve log 3 = 4 / T."""
+    found = [outcome(str(i), 4.0 if i % 4 else -4.0, -4.0 if i % 4 else 4.0) for i in range(40)]
+    assert fit_temperature(found) == pytest.approx(4 / math.log(3), rel=0.02)
+    assert fit_temperature(found[:8]) == 1.0
+
+
+def test_it_compares_two_models_on_the_same_pairs() -> None:
+    parent = [outcome(str(i), 1.0 if i < 10 else -1.0, 0.0) for i in range(20)]
+    new = [outcome(str(i), 1.0 if i < 15 else -1.0, 0.0) for i in range(20)]
+    result = compare(parent, new)
+    assert result["overall"]["parent"] == 0.5
+    assert result["overall"]["new"] == 0.75
+    assert result["overall"]["difference"] == 0.25
+    assert 0 < result["overall"]["low"] < 0.25 < result["overall"]["high"] < 0.5
+    assert result["reward_accuracy"]["fill"]["structure"]["n"] == 20
+    with pytest.raises(ValueError, match="different pairs"):
+        compare(parent, new[:-1])
