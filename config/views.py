@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.templatetags.static import static
 from django.views.decorators.cache import never_cache
-from kombu import Connection
+from kombu.connection import Connection
 from kombu.exceptions import KombuError
 
 from config import home as start

@@ -97,6 +97,7 @@ def _plan_for(task: Task) -> None:
     )
 
 
+@transaction.atomic  # one commit for hundreds of rows: each would wait for the disk
 def _add_sources(task: Task, per_task: int | None) -> int:
     """Scenes in the order of their number until both splits are full."""
     wanted = {Split.TRAIN: TRAIN_PER_TASK, Split.HOLDOUT: HOLDOUT_PER_TASK}

@@ -161,7 +161,7 @@ class Postgres:
         options = ["listen_addresses = ''", f"unix_socket_directories = '{sockets.resolve()}'"]
         options += [] if self.durable else THROWAWAY
         (self.cluster / "oneloop.conf").write_text("\n".join(options) + "\n")
-        command = [binaries / "pg_ctl", "start", "-w", "-t", str(START_SECONDS)]
+        command: list[str | Path] = [binaries / "pg_ctl", "start", "-w", "-t", str(START_SECONDS)]
         command += ["-D", self.cluster.resolve(), "-l", self.log.resolve()]
         end = time.monotonic() + RETRY_SECONDS
         while _run(command, owner).returncode != 0:
@@ -178,7 +178,16 @@ class Postgres:
     def _initialise(self, binaries: Path, owner: pwd.struct_passwd | None) -> None:
         # A crash half-way leaves no PG_VERSION-less remains: the directory appears by renaming.
         draft = (self.home / f"initdb-{os.getpid()}").resolve()
-        command = [binaries / "initdb", "-D", draft, "-U", paths.ROLE, "-E", "UTF8", "--no-locale"]
+        command: list[str | Path] = [
+            binaries / "initdb",
+            "-D",
+            draft,
+            "-U",
+            paths.ROLE,
+            "-E",
+            "UTF8",
+            "--no-locale",
+        ]
         # Only the owner of the socket's directory (mode 0700) can connect at all.
         command += ["--auth-local=trust", "--auth-host=reject"]
         command += [] if self.durable else ["--no-sync"]
@@ -191,7 +200,11 @@ class Postgres:
         draft.rename(self.cluster.resolve())
 
     def _create_database(self, binaries: Path, owner: pwd.struct_passwd | None) -> None:
-        command = [binaries / "psql", "-h", paths.socket_directory(self.home).resolve()]
+        command: list[str | Path] = [
+            binaries / "psql",
+            "-h",
+            paths.socket_directory(self.home).resolve(),
+        ]
         command += ["-U", paths.ROLE, "-d", "postgres", "-X", "-q", "-v", "ON_ERROR_STOP=1"]
         create = (
             f"SELECT 'CREATE DATABASE {paths.DATABASE}' WHERE NOT EXISTS "

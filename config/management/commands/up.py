@@ -79,18 +79,18 @@ class Command(BaseCommand):
         self._start_postgres()
         self._start_broker(logs)
         call_command("migrate", verbosity=0, interactive=False)
-        if not options["no_starter"] and _has_no_campaign() and not self.stopping:
-            self._load_starter()
-        logins = _demo_logins()
+        is_first_start = _has_no_campaign()
         # No thread of the pool may be alive when children are forked.
-        connection.close_pool()
+        _close_pool()
         for child in _application(host, port, options["web_workers"], logs):
             if not self.stopping:
                 self.supervisor.start(child)
+        if is_first_start and not options["no_starter"]:
+            self._load_starter()
         self._wait_for_site(host, port, logs)
         if not self.stopping:
             self.say(f"Ready after {time.monotonic() - began:.0f} s. Logs: {logs}")
-            lines = [f"OneLoop runs at {url}", *logins, "Ctrl-C stops it; your data stay."]
+            lines = [f"OneLoop runs at {url}", *_demo_logins(), "Ctrl-C stops it; your data stay."]
             self.stdout.write("\n" + "".join(f"    {line}\n" for line in lines))
             self.stdout.flush()
         self._watch()
@@ -113,9 +113,17 @@ class Command(BaseCommand):
     def _load_starter(self) -> None:
         self.say("First start: loading the starter project …")
         command = [sys.executable, sys.argv[0], "load_starter", "--queue"]
-        result = subprocess.run(command, check=False, start_new_session=True)
-        if result.returncode != 0:
-            self.say("The starter project was not loaded; try: manage.py load_starter")
+        loading = subprocess.Popen(command, start_new_session=True)
+        while loading.poll() is None:
+            self.supervisor.look_after()
+            if self.stopping:
+                # Half of it does no harm: the next start adds what is missing.
+                loading.terminate()
+                loading.wait()
+                return
+            time.sleep(0.1)
+        if loading.returncode != 0:
+            self.say("The starter project was not loaded. Try again with: manage.py load_starter")
 
     def _wait_for_site(self, host: str, port: int, logs: Path) -> None:
         end = time.monotonic() + READY_SECONDS
@@ -225,6 +233,10 @@ def _require_free_port(host: str, port: int) -> None:
             ) from None
 
 
+def _close_pool() -> None:
+    connection.close_pool()  # type: ignore[attr-defined]
+
+
 def _has_no_campaign() -> bool:
     from annotation.models import Campaign
 
@@ -238,6 +250,7 @@ def _demo_logins() -> list[str]:
 
     people = get_user_model().objects.filter(username__in=["admin", "anna", "ben"], is_active=True)
     names = [user.get_username() for user in people.order_by("pk") if user.check_password(PASSWORD)]
+    _close_pool()
     if not names:
         return []
     return [f"Log in as {' or '.join(names)}, password {PASSWORD}"]
