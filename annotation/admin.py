@@ -38,8 +38,8 @@ class EarlierWordings(admin.TabularInline):
 
     model = Wording
     extra = 0
-    fields = ["version", "question", "query", "guideline", "created_at"]
-    readonly_fields = fields
+    fields = ("version", "question", "query", "guideline", "created_at")
+    readonly_fields = ("version", "question", "query", "guideline", "created_at")
     ordering = ["-version"]
     can_delete = False
     verbose_name_plural = "versions of the wording"
@@ -67,7 +67,7 @@ class DimensionAdmin(admin.ModelAdmin):
             "Wording",
             {
                 "fields": ["uses_prompt", "question", "query", "guideline"],
-                "description": "A change is kept as a new version; judgments made before keep theirs.",
+                "description": "A change becomes a new version; judgments made before keep theirs.",
             },
         ),
     ]

@@ -93,14 +93,24 @@ def read_seconds(data: Mapping[str, str]) -> float | None:
 # Campaigns --------------------------------------------------------------------------------------
 
 
+class TaskField(forms.ModelMultipleChoiceField):
+    def label_from_instance(self, obj: Any) -> str:
+        return f"{obj.name} ({obj.ready_sets} ready)"
+
+
+class RunField(forms.ModelChoiceField):
+    def label_from_instance(self, obj: Any) -> str:
+        return f"Generation {obj.pk} by {obj.policy} ({obj.ready_sets} ready sets)"
+
+
 class CampaignForm(forms.Form):
     name = forms.CharField(max_length=120, help_text="How people will know it.")
-    tasks = forms.ModelMultipleChoiceField(
+    tasks = TaskField(
         Task.objects.none(),
         widget=forms.CheckboxSelectMultiple,
         help_text="Whose sets are judged, on all their active dimensions.",
     )
-    run = forms.ModelChoiceField(
+    run = RunField(
         GenerationRun.objects.none(),
         required=False,
         label="Candidate sets",
@@ -122,13 +132,11 @@ class CampaignForm(forms.Form):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         tasks = self.fields["tasks"]
-        assert isinstance(tasks, forms.ModelMultipleChoiceField)
+        assert isinstance(tasks, TaskField)
         tasks.queryset = tasks_with_sets()
-        tasks.label_from_instance = _task_label  # type: ignore[method-assign]
         run = self.fields["run"]
-        assert isinstance(run, forms.ModelChoiceField)
+        assert isinstance(run, RunField)
         run.queryset = runs_with_sets()
-        run.label_from_instance = _run_label  # type: ignore[method-assign]
 
     def clean_name(self) -> str:
         name: str = self.cleaned_data["name"]
@@ -154,14 +162,6 @@ def runs_with_sets() -> QuerySet[GenerationRun]:
         .select_related("policy")
         .order_by("-pk")
     )
-
-
-def _task_label(task: Any) -> str:
-    return f"{task.name} ({task.ready_sets} ready)"
-
-
-def _run_label(run: Any) -> str:
-    return f"Generation {run.pk} by {run.policy} ({run.ready_sets} ready sets)"
 
 
 # Taxonomy ---------------------------------------------------------------------------------------

@@ -268,14 +268,14 @@ def _same_again(turn: Assignment, answers: Mapping[str, Answer]) -> list[Judgmen
     stored = list(turn.judgments.current().select_related("dimension", "best", "worst"))
     if turn.state != State.SUBMITTED:
         raise Refused(
-            "This submission was undone; these answers were not stored. Reload the page and submit "
-            "again.",
+            "This submission was undone; these answers were not stored. Submit once more to "
+            "store them.",
             "stale",
         )
     if {row.dimension.slug: _answer(row) for row in stored} != dict(answers):
         raise Refused(
-            "This set was submitted already, with other answers, and those are kept. Undo to "
-            "change them.",
+            "This set was submitted already, with other answers, and those are kept. Submit "
+            "once more to replace them.",
             "stale",
         )
     return stored

@@ -24,7 +24,9 @@ class Dimension(models.Model):
         default=False, help_text="Put the source's prompt into the reward model's query."
     )
     active = models.BooleanField(default=True)
-    tasks = models.ManyToManyField(Task, through="Criterion", related_name="dimensions")
+    tasks: models.ManyToManyField[Task, Criterion] = models.ManyToManyField(
+        Task, through="Criterion", related_name="dimensions"
+    )
 
     objects = DimensionQuerySet.as_manager()
 
@@ -116,7 +118,9 @@ class Campaign(models.Model):
     members = models.ManyToManyField(
         settings.AUTH_USER_MODEL, blank=True, help_text="None chosen: everyone who may log in."
     )
-    sets = models.ManyToManyField(CandidateSet, through="Item", related_name="campaigns")
+    sets: models.ManyToManyField[CandidateSet, Item] = models.ManyToManyField(
+        CandidateSet, through="Item", related_name="campaigns"
+    )
     overlap = models.PositiveSmallIntegerField(
         default=1, validators=[MinValueValidator(1), MaxValueValidator(50)]
     )

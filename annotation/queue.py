@@ -156,9 +156,7 @@ def why_empty(*, user: User, campaign: Campaign) -> Empty:
     )
     left = unfinished.count()
     if not left:
-        return Empty(
-            "done", "Every set has all its judgments.", "The work here is done. Thank you!"
-        )
+        return _nothing_left(campaign)
     mine = turns.filter(annotator=user, item__in=unfinished).exclude(state=State.EXPIRED)
     held = (
         turns.filter(item__in=unfinished, state=State.OPEN, lease_until__gt=now)

@@ -1,5 +1,20 @@
-from django.urls import URLPattern, URLResolver
+from django.urls import URLPattern, URLResolver, path
+
+from annotation import campaign_views, views
 
 app_name = "annotation"
 
-urlpatterns: list[URLPattern | URLResolver] = []
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("label/", views.label, name="label"),
+    path("label/campaign/<int:campaign_id>/", views.next_turn, name="next"),
+    path("label/campaign/<int:campaign_id>/undo/", views.undo, name="undo"),
+    path("label/<int:assignment_id>/", views.turn, name="turn"),
+    path("label/<int:assignment_id>/skip/", views.skip, name="skip"),
+    path("label/outline/<str:sha256>.svg", views.outline, name="outline"),
+    path("label/shade/<str:sha256>.svg", views.outline, {"shade": True}, name="shade"),
+    path("campaigns/", campaign_views.campaigns, name="campaigns"),
+    path("campaigns/new/", campaign_views.new_campaign, name="new_campaign"),
+    path("campaigns/<int:campaign_id>/", campaign_views.campaign, name="campaign"),
+    path("campaigns/<int:campaign_id>/state/", campaign_views.state, name="campaign_state"),
+    path("campaigns/<int:campaign_id>/sets/", campaign_views.add_sets, name="campaign_sets"),
+]

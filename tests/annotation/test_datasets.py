@@ -1,0 +1,209 @@
+import json
+import os
+from pathlib import Path
+
+import datasets as hub
+import pyarrow.parquet as pq
+import pytest
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from annotation import datasets, judgments
+from annotation.datasets import DatasetError
+from annotation.judgments import Answer
+from annotation.models import Campaign, Judgment
+from generation import images
+from tests.annotation.factories import claim, make_campaign, make_dimension, submit
+from tests.factories import make_set, make_source, make_task, make_user
+
+
+@pytest.fixture
+def campaign(db: None) -> Campaign:
+    """Two sets, each judged by two people: text uses the prompt, shape found no difference once."""
+    task = make_task("paint", wording="image painting")
+    make_dimension("text", task=task, uses_prompt=True)
+    make_dimension("shape", task=task)
+    sets = [make_set(make_source(task, split=split)) for split in ("train", "holdout")]
+    campaign = make_campaign(task=task, sets=sets, overlap=2)
+    for person in range(2):
+        user = make_user()
+        for number in range(2):
+            turn = claim(user, campaign)
+            shape = Answer("no_difference") if person == number == 0 else Answer("picked", 3, 1)
+            submit(turn, {"text": Answer("picked", 0, 2), "shape": shape}, seconds_spent=5)
+    return campaign
+
+
+@pytest.fixture
+def written(campaign: Campaign, tmp_path: Path) -> Path:
+    directory = tmp_path / "dataset"
+    datasets.write(directory, Judgment.objects.current())
+    return directory
+
+
+def test_it_writes_every_table_the_card_and_the_pictures(written: Path) -> None:
+    card = datasets.verify(written)
+    # 8 judgments, one of them without a difference: 7 × 5 pairs. Pictures: 2 sources, 8 candidates
+    # and one mask, which both sources share.
+    assert card["counts"] == {
+        "sets": 2,
+        "candidates": 8,
+        "judgments": 8,
+        "preferences": 35,
+        "images": 11,
+    }
+    assert card["taxonomy"]["tasks"] == {"paint": {"name": "Paint", "wording": "image painting"}}
+    assert card["taxonomy"]["dimensions"]["text"]["uses_prompt"] is True
+    assert card["taxonomy"]["dimensions"]["shape"]["query"].startswith("Is the first image better")
+    assert len(list((written / "images").glob("??/*.png"))) == 11
+
+
+def test_it_keeps_what_found_no_difference(written: Path) -> None:
+    rows = pq.read_table(written / "judgments.parquet").to_pylist()
+    same = [row for row in rows if row["outcome"] == "no_difference"]
+    assert [(row["dimension"], row["best"], row["worst"]) for row in same] == [
+        ("shape", None, None)
+    ]
+    picked = next(row for row in rows if row["dimension"] == "text")
+    assert (picked["best"], picked["worst"], picked["wording"], picked["seconds_spent"]) == (
+        0,
+        2,
+        1,
+        5.0,
+    )
+    assert sorted(picked["order"]) == [0, 1, 2, 3]
+
+
+def test_it_names_no_annotator(campaign: Campaign, written: Path) -> None:
+    rows = pq.read_table(written / "judgments.parquet").to_pylist()
+    preferences = pq.read_table(written / "preferences.parquet").to_pylist()
+    people = {row["annotator"] for row in rows}
+    assert len(people) == 2
+    assert {row["annotator"] for row in preferences} == people
+    users = {t.annotator for item in campaign.items.all() for t in item.assignments.all()}
+    assert people == {datasets.pseudonym(user.pk) for user in users}
+    everything = b"".join(path.read_bytes() for path in written.glob("*.*"))
+    assert not any(user.username.encode() in everything for user in users)
+
+
+def test_it_refers_to_pictures_that_are_there(written: Path) -> None:
+    for row in pq.read_table(written / "preferences.parquet").to_pylist():
+        for column in ("source", "mask", "chosen", "rejected"):
+            sha256 = row[column]
+            assert (written / "images" / sha256[:2] / f"{sha256}.png").is_file()
+    splits = pq.read_table(written / "preferences.parquet")["split"].to_pylist()
+    assert set(splits) == {"train", "holdout"}
+
+
+def test_it_hashes_content_whatever_the_time_and_the_order(written: Path, tmp_path: Path) -> None:
+    Judgment.objects.update(created_at=timezone.now())
+    again = datasets.write(tmp_path / "again", Judgment.objects.current().order_by("-pk"))
+    assert again.content_hash == datasets.read_card(written)["content_hash"]
+    fewer = datasets.write(tmp_path / "fewer", Judgment.objects.filter(outcome="picked"))
+    assert fewer.content_hash != again.content_hash
+
+
+def test_it_hashes_the_wording_of_the_questions(written: Path, tmp_path: Path) -> None:
+    before = datasets.read_card(written)["content_hash"]
+    dimension = Judgment.objects.all()[0].dimension
+    dimension.wordings.create(version=2, question="Other?", query="Is the first other?")
+    assert datasets.write(tmp_path / "b", Judgment.objects.current()).content_hash != before
+
+
+def test_it_loads_with_the_hub_s_own_loader(
+    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub.config, "HF_HUB_OFFLINE", True)
+    cache = str(tmp_path / "cache")
+    preferences = hub.load_dataset(str(written), cache_dir=cache)["train"]
+    assert len(preferences) == 35
+    assert set(preferences.unique("relation")) == {"direct", "implied"}
+    rows = hub.load_dataset(str(written), "judgments", split="train", cache_dir=cache)
+    assert len(rows) == 8
+
+
+def test_it_links_pictures_of_the_same_disk_and_leaves_the_store_alone(written: Path) -> None:
+    image = Judgment.objects.all()[0].set.source.image
+    name = f"{image.sha256[:2]}/{image.sha256}.png"
+    assert os.path.samefile(written / "images" / name, images.local_path(image))
+
+
+def test_it_writes_withdrawn_judgments_only_when_asked(campaign: Campaign, tmp_path: Path) -> None:
+    user = campaign.items.all()[0].assignments.all()[0].annotator
+    judgments.undo(user=user, campaign=campaign)
+    assert datasets.write(tmp_path / "now", Judgment.objects.current()).counts["judgments"] == 6
+    assert datasets.write(tmp_path / "ever", Judgment.objects.all()).counts["judgments"] == 8
+
+
+def test_it_refuses_a_directory_that_holds_files(campaign: Campaign, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("keep me")
+    with pytest.raises(DatasetError, match="already holds files"):
+        datasets.write(tmp_path, Judgment.objects.current())
+    assert [path.name for path in tmp_path.iterdir() if path.name != "data"] == ["mine.txt"]
+
+
+def test_it_leaves_nothing_behind_when_a_picture_is_gone(
+    campaign: Campaign, tmp_path: Path
+) -> None:
+    gone = Judgment.objects.all()[0].set.source.image
+    images.local_path(gone).unlink()
+    with pytest.raises(DatasetError, match="is gone from the store"):
+        datasets.write(tmp_path / "out" / "dataset", Judgment.objects.current())
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+class TestVerify:
+    def test_it_finds_a_changed_row(self, written: Path) -> None:
+        table = pq.read_table(written / "preferences.parquet")
+        swapped = table.rename_columns(
+            [{"chosen": "rejected", "rejected": "chosen"}.get(n, n) for n in table.column_names]
+        ).select(table.column_names)
+        pq.write_table(swapped.cast(table.schema), written / "preferences.parquet")
+        with pytest.raises(DatasetError, match="content hash differs"):
+            datasets.verify(written)
+
+    def test_it_finds_a_missing_row_and_a_damaged_file(self, written: Path) -> None:
+        table = pq.read_table(written / "judgments.parquet")
+        pq.write_table(table.slice(1), written / "judgments.parquet")
+        with pytest.raises(DatasetError, match="7 rows in judgments.parquet and its card says 8"):
+            datasets.verify(written)
+        (written / "judgments.parquet").write_bytes(b"PAR1 nonsense")
+        with pytest.raises(DatasetError, match="is damaged"):
+            datasets.verify(written)
+
+    def test_it_finds_a_missing_and_a_changed_picture(self, written: Path) -> None:
+        path = next((written / "images").glob("??/*.png"))
+        path.unlink()
+        with pytest.raises(DatasetError, match="is missing"):
+            datasets.verify(written)
+        path.write_bytes(b"something else")
+        with pytest.raises(DatasetError, match="is not the one its name says"):
+            datasets.verify(written)
+
+    def test_it_refuses_what_is_no_dataset_or_of_another_version(self, tmp_path: Path) -> None:
+        with pytest.raises(DatasetError, match="holds no card.json"):
+            datasets.read_card(tmp_path)
+        card = {"schema": "oneloop-dataset", "schema_version": 99}
+        (tmp_path / "card.json").write_text(json.dumps(card))
+        with pytest.raises(DatasetError, match="schema version 99"):
+            datasets.read_card(tmp_path)
+
+
+class TestExportDataset:
+    def test_it_writes_the_chosen_campaign(self, campaign: Campaign, tmp_path: Path) -> None:
+        submit(claim(make_user(), make_campaign()))
+        out, figures = tmp_path / "out", tmp_path / "figures.json"
+        call_command("export_dataset", out=str(out), campaign=[campaign.name], json=str(figures))
+        card = datasets.verify(out)
+        assert card["counts"]["judgments"] == 8
+        assert json.loads(figures.read_text())["content_hash"] == card["content_hash"]
+
+    def test_it_writes_nothing_on_a_dry_run(self, campaign: Campaign, tmp_path: Path) -> None:
+        call_command("export_dataset", out=str(tmp_path / "out"), dry_run=True)
+        assert not (tmp_path / "out").exists()
+
+    def test_it_names_what_is_wrong(self, db: None, tmp_path: Path) -> None:
+        with pytest.raises(CommandError, match="no judgment to export"):
+            call_command("export_dataset", out=str(tmp_path / "out"))
+        with pytest.raises(CommandError, match="There is no campaign “x”"):
+            call_command("export_dataset", out=str(tmp_path / "out"), campaign=["x"])
