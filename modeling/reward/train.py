@@ -340,7 +340,10 @@ class Training:
     def _before(self) -> dict[str, Any]:
         """Figures of the model that the run starts from, kept for a resumed run."""
         path = self.run.path / "before.json"
-        if path.is_file():
+        known = path.is_file()
+        # All processes must have looked before one of them writes it.
+        self.accelerator.wait_for_everyone()
+        if known:
             before: dict[str, Any] = json.loads(path.read_text())
             return before
         if self.leads:
