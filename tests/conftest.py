@@ -211,7 +211,7 @@ def stop_process_group(process: subprocess.Popen[Any], seconds: float = 10) -> N
 
 
 def _wait_for_line(log: Path, text: str, process: subprocess.Popen[Any]) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 180
     while text not in log.read_text(errors="replace"):
         if process.poll() is not None or time.monotonic() > end:
             raise AssertionError(f"{text!r} never came:\n{log.read_text(errors='replace')}")

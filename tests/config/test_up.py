@@ -51,7 +51,7 @@ class Up:
             stderr=subprocess.STDOUT,
         )
 
-    def wait_for(self, condition: Callable[[], bool], what: str, seconds: float = 40) -> None:
+    def wait_for(self, condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
         end = time.monotonic() + seconds
         while not condition():
             text = self.output.read_text()
@@ -72,7 +72,7 @@ class Up:
     def stop(self) -> int:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
+        return self.process.wait(120)
 
 
 def clean_environment(home: Path) -> dict[str, str]:
@@ -116,9 +116,9 @@ def test_it_restarts_what_dies_and_refuses_a_second_start(
 
     same_data = up()
     same_port = up("--port", str(site.port), ONELOOP_DATA=str(home.parent / "other"))
-    assert same_data.process.wait(40) == 1
+    assert same_data.process.wait(120) == 1
     assert f"already runs at http://127.0.0.1:{site.port}/" in same_data.output.read_text()
-    assert same_port.process.wait(40) == 1
+    assert same_port.process.wait(120) == 1
     assert f"--port {site.port + 1}" in same_port.output.read_text()
 
     worker, broker = child(home, "default@"), child(home, "valkey-server")
@@ -169,7 +169,7 @@ def test_it_starts_the_database_for_a_single_command(home: Path) -> None:
     second = run("shell", "-v0", "-c", program)
     assert second.stdout.strip() == "0"
     assert second.stderr == ""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while processes(home):
         assert time.monotonic() < end, processes(home)
         time.sleep(0.1)

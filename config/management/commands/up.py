@@ -23,7 +23,7 @@ from config.runtime.supervisor import Child, Supervisor
 from config.runtime.valkey import Valkey, ValkeyError
 
 LOCAL_HOSTS = {"localhost", "127.0.0.1", "::1"}
-READY_SECONDS = 60
+READY_SECONDS = 180
 POSTGRES_LOOK_SECONDS = 1.0
 # A worker first finishes its short job; a long one is given up, and its row lets the next start
 # go on from the last checkpoint.
