@@ -18,19 +18,20 @@ from diffusers import (
     FluxTransformer2DModel,
 )
 
+from generation.diffusion.spec import PolicySpec
+
+__all__ = [
+    "LONGEST_PROMPT_TOKENS",
+    "FillModels",
+    "PolicySpec",
+    "load_adapter",
+    "load_models",
+    "load_transformer",
+    "models_of",
+]
+
 # T5 inputs longer than this are refused by diffusers' own pipeline.
 LONGEST_PROMPT_TOKENS = 512
-
-
-@dataclass(frozen=True)
-class PolicySpec:
-    """Where the weights of a policy are; hub ids and directories are written alike."""
-
-    location: str  # hub id or directory of a pipeline: transformer/ vae/ text_encoder/ ...
-    revision: str | None = None  # of the hub id in `location`
-    transformer: str = ""  # other hub id or directory with the transformer, "" = location
-    subfolder: str = ""  # the transformer's folder there, "" = "transformer"
-    adapter: str = ""  # directory (or hub id, then maybe /folder) of a LoRA, "" = none
 
 
 @dataclass

@@ -1,0 +1,14 @@
+"""Where a policy's weights are. Free of torch, so that any process can read and write it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """Weights of a policy; hub ids and directories are written alike."""
+
+    location: str  # hub id or directory of a pipeline: transformer/ vae/ text_encoder/ ...
+    revision: str | None = None  # of the hub id in `location`
+    transformer: str = ""  # other hub id or directory with the transformer, "" = location
+    subfolder: str = ""  # the transformer's folder there, "" = "transformer"
+    adapter: str = ""  # directory (or hub id, then maybe /folder) of a LoRA, "" = none

@@ -1,0 +1,160 @@
+"""The configuration of a policy training: one frozen dataclass, every field documented and checked.
+
+The defaults are the starter project's recipe. What matters for FLUX.1-Fill-dev on a GPU:
+    dtype="bfloat16", gradient_checkpointing=true, micro_batch_size=1, batch_size=8, lr=1e-5,
+    num_inference_steps=28, max_pixels=262144, steps=2000.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from generation.diffusion.spec import PolicySpec
+
+ALGORITHMS = ("frozen", "dynamic")
+REWARD_FORMS = ("margin", "probability")
+ORDERS = ("random", "both", "policy_first")
+DTYPES = ("float32", "bfloat16")
+ANCHORS = ("parent", "base")
+
+
+@dataclass(frozen=True)
+class RewardSpec:
+    location: str  # hub id or directory of the reward VLM
+    adapter: str = ""  # directory of its LoRA, "" = none
+
+
+@dataclass(frozen=True)
+class MonitorConfig:
+    """When a run is stopped because the policy games its reward (see monitors.py).
+
+    Each limit compares the policy with its parent on the same held-out sources and noise. A limit
+    must be passed at two checks in a row.
+    """
+
+    every: int = 20  # steps between two checks, 0 = never
+    sources: int = 16  # held-out sources that are sampled at each check
+    max_drift: float = 0.30  # relative squared change of the velocity field
+    max_psnr_drop: float = 6.0  # dB lost outside the mask
+    max_roughness: float = 2.0  # high-frequency energy inside the mask, times the parent's
+    max_grid: float = 1.6  # jumps across token borders against jumps inside, times the parent's
+    stop: bool = True  # False only logs the alarm
+
+    def __post_init__(self) -> None:
+        _check(self.every >= 0, "monitor.every", self.every, "0 or more")
+        _check(self.sources >= 1, "monitor.sources", self.sources, "1 or more")
+        for name in ("max_drift", "max_psnr_drop", "max_roughness", "max_grid"):
+            _check(getattr(self, name) > 0, f"monitor.{name}", getattr(self, name), "above 0")
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """A policy run. Paths may be relative to the run directory."""
+
+    # --- what is trained, on what, by which judge ---
+    policy: PolicySpec  # the parent; its adapter starts policy, EMA and reference
+    reward: RewardSpec
+    sources: str = "sources.jsonl"  # rows of id, task, weight, image, mask, prompt, split, queries
+
+    # --- algorithm ---
+    algorithm: str = (
+        "frozen"  # frozen: Algorithm 1, dynamic: Algorithm 2 (the EMA is the reference)
+    )
+    steps: int = 260
+    batch_size: int = 16  # sources a step and process
+    micro_batch_size: int = 0  # sources whose activations coexist, 0 = the whole batch
+    seed: int = 0
+
+    # --- optimisation ---
+    lr: float = 3e-4
+    warmup_steps: int = 10  # linear warm-up of the learning rate
+    final_lr: float = (
+        0.1  # share of the learning rate left at the end (linear decay from the middle)
+    )
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    full_finetune: bool = False  # train all weights of the transformer instead of a LoRA
+    lora_rank: int = 16  # of a new LoRA (its alpha equals its rank); a parent's LoRA keeps its own
+    ema_decay: float = 0.98  # tau, reached gradually: min(tau, (1 + step) / (10 + step))
+
+    # --- reward ---
+    reward_form: str = "margin"  # hinge on the logit margin, or on the probability as in the paper
+    cap: float = 0.95  # lambda: a reward above this probability earns nothing more
+    order: str = "random"  # which image the reward model sees first: random, both or policy_first
+    straight_through: bool = False  # score the finished sample, with the endpoint's gradient
+    anchor_weight: float = 5.0  # times the velocity's squared distance from the anchor
+    anchor: str = (
+        "parent"  # what the anchor holds on to: the parent policy or the base without LoRA
+    )
+
+    # --- rollouts ---
+    num_inference_steps: int = 6
+    t_range: tuple[float, float] = (
+        0.55,
+        1.0,
+    )  # part of the steps that the gradient step is drawn from
+    guidance_scale: float = 30.0
+    true_cfg_scale: float = 1.0  # above 1: true CFG with `negative_prompt`
+    negative_prompt: str = ""
+    references_per_source: int = 2  # frozen: references cached per source
+    reference_staleness: int = 0  # dynamic: steps for which a source's reference may be used again
+    max_pixels: int = 262144  # larger sources are scaled down to this area
+
+    # --- machine ---
+    dtype: str = "float32"  # of base weights and activations; LoRA, EMA and optimiser stay fp32
+    gradient_checkpointing: bool = False
+
+    # --- watching and keeping ---
+    monitor: MonitorConfig = field(default_factory=MonitorConfig)
+    sample_every: int = 50  # steps between sample grids, 0 = only at the end
+    checkpoint_every: int = 50  # steps between checkpoints
+
+    def __post_init__(self) -> None:
+        _choice("algorithm", self.algorithm, ALGORITHMS)
+        _choice("reward_form", self.reward_form, REWARD_FORMS)
+        _choice("order", self.order, ORDERS)
+        _choice("dtype", self.dtype, DTYPES)
+        _choice("anchor", self.anchor, ANCHORS)
+        for name in ("steps", "batch_size", "lora_rank", "num_inference_steps"):
+            _check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        for name in ("references_per_source", "checkpoint_every"):
+            _check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        for name in ("micro_batch_size", "warmup_steps", "sample_every", "reference_staleness"):
+            _check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        for name in ("weight_decay", "anchor_weight", "guidance_scale"):
+            _check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        for name in ("lr", "max_grad_norm"):
+            _check(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+        _check(0.5 <= self.cap < 1, "cap", self.cap, "at least 0.5 and below 1")
+        _check(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "at least 0 and below 1")
+        _check(0 < self.final_lr <= 1, "final_lr", self.final_lr, "above 0, at most 1")
+        _check(self.true_cfg_scale >= 1, "true_cfg_scale", self.true_cfg_scale, "1 or more")
+        _check(self.max_pixels >= 1024, "max_pixels", self.max_pixels, "1024 or more")
+        low, high = self.t_range
+        _check(0 <= low < high <= 1, "t_range", self.t_range, "two rising numbers in [0, 1]")
+        if not gradient_steps(self.num_inference_steps, self.t_range):
+            raise ValueError(
+                f"t_range {list(self.t_range)} holds none of the {self.num_inference_steps} steps: "
+                "widen it or take more num_inference_steps."
+            )
+        if self.full_finetune and self.anchor == "base" and self.policy.adapter:
+            raise ValueError(
+                "anchor 'base' with full_finetune needs a policy without adapter: use 'parent'."
+            )
+
+
+def gradient_steps(num_inference_steps: int, t_range: tuple[float, float]) -> list[int]:
+    """Steps that lie in t_range, where 0 is pure noise and 1 the finished picture: step i covers
+    i / K to (i + 1) / K and counts when it ends beyond the lower bound."""
+    low, high = t_range
+    count = num_inference_steps
+    return [i for i in range(count) if (i + 1) / count > low + 1e-9 and i / count < high - 1e-9]
+
+
+def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    _check(value in choices, name, repr(value), f"one of {', '.join(choices)}")
+
+
+def _check(holds: bool, name: str, value: object, wanted: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} must be {wanted}, got {value}.")

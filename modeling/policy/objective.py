@@ -1,0 +1,84 @@
+"""The losses of multi-task ReFL as pure functions.
+
+OneReward (arXiv 2508.21066), Algorithms 1 and 2: with r = P(Yes | x_policy, x_reference, q) the
+policy *descends* on max(0, lambda - r), averaged over the task's dimensions. (The paper's
+pseudo-code ascends on it, which would minimise the reward.)
+
+Deliberate changes: the hinge may act on the logit margin, which does not saturate; both orders of
+a pair are asked; an anchor holds the velocity field to the frozen policy's.
+
+Shapes: B samples, D dimensions (rows of shorter tasks are padded), S tokens, C channels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def toward_policy(margins: Tensor, policy_first: Tensor) -> Tensor:
+    """Margins (B, D) that the *policy's* image is better, from margins that the first one is.
+
+    policy_first (B,) says where the policy's image stood first; where it stood second the margin
+    changes its sign, since P(No | reference, policy) then counts for the policy.
+    """
+    sign = torch.where(policy_first, 1.0, -1.0).to(margins.dtype)
+    return margins * sign[:, None]
+
+
+def capped_hinge(margins: Tensor, cap: float, form: str) -> Tensor:
+    """Loss per question, 0 from the cap on.
+
+    "probability": max(0, cap - sigmoid(m)), the paper's. "margin": max(0, logit(cap) - m), which
+    reaches 0 at the same point and keeps its slope where P(Yes) is close to 0.
+    """
+    if form == "probability":
+        return F.relu(cap - margins.sigmoid())
+    if form == "margin":
+        return F.relu(math.log(cap / (1 - cap)) - margins)
+    raise ValueError(f"Unknown reward form {form!r}: use 'margin' or 'probability'.")
+
+
+def mean_over_dimensions(values: Tensor, present: Tensor) -> Tensor:
+    """(B, D) -> (B,): each sample's mean over its own task's dimensions (1 / |E_s|)."""
+    weights = present.to(values.dtype)
+    return (values * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+def straight_through(value: Tensor, carrier: Tensor) -> Tensor:
+    """Forward: value. Backward: as if it were the carrier.
+
+    The reward model is trained on finished samples, not on one-step endpoints: it scores the
+    finished sample here, and the gradient flows through the endpoint.
+    """
+    return value.detach() + (carrier - carrier.detach())
+
+
+def anchor_loss(velocity: Tensor, anchor: Tensor) -> Tensor:
+    """Squared distance (B,) of two velocity fields (B, S, C) at the same latents and time."""
+    return (velocity.float() - anchor.float()).square().mean(dim=(1, 2))
+
+
+def task_probabilities(weights: Mapping[str, float]) -> dict[str, float]:
+    """p_s of each task, in the tasks' alphabetic order."""
+    total = sum(weights.values())
+    if total <= 0 or min(weights.values()) < 0:
+        raise ValueError(f"Task weights must be 0 or more and not all 0, got {dict(weights)}.")
+    return {task: weights[task] / total for task in sorted(weights)}
+
+
+def draw_sources(
+    rng: np.random.Generator, tasks: Sequence[str], weights: Mapping[str, float], count: int
+) -> list[int]:
+    """`count` indices into `tasks` (the task of each source): first a task with its probability,
+    then one of its sources. The number of sources of a task does not change its share."""
+    chances = task_probabilities(weights)
+    names = list(chances)
+    members = {name: [i for i, task in enumerate(tasks) if task == name] for name in names}
+    drawn = rng.choice(len(names), size=count, p=list(chances.values()))
+    return [int(rng.choice(members[names[index]])) for index in drawn]

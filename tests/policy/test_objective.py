@@ -1,0 +1,92 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import tensor
+
+from modeling.policy.objective import (
+    anchor_loss,
+    capped_hinge,
+    draw_sources,
+    mean_over_dimensions,
+    straight_through,
+    task_probabilities,
+    toward_policy,
+)
+
+
+def test_its_probability_hinge_is_the_papers() -> None:
+    """sigmoid(0) = 1/2 and sigmoid(ln 3) = 3/4: max(0, .9 - .5) = .4 and .9 - .75 = .15; sigmoid(3)
+    = .9526 is beyond the cap."""
+    loss = capped_hinge(tensor([0.0, math.log(3), 3.0]), 0.9, "probability")
+    assert loss.tolist() == pytest.approx([0.4, 0.15, 0.0])
+
+
+def test_its_margin_hinge_ends_at_the_same_cap() -> None:
+    """logit(.9) = ln 9 = 2.1972: 2.1972 at margin 0, 4.1972 at -2, nothing from ln 9 on."""
+    loss = capped_hinge(tensor([0.0, -2.0, math.log(9), 5.0]), 0.9, "margin")
+    assert loss.tolist() == pytest.approx([2.19722, 4.19722, 0.0, 0.0], abs=1e-5)
+
+
+def test_its_margin_hinge_does_not_saturate() -> None:
+    """d/dm of sigmoid at -8 is .0003; the margin's slope is 1 there, and 0 beyond the cap."""
+    found = {}
+    for form in ("margin", "probability"):
+        margins = tensor([-8.0, 4.0], requires_grad=True)
+        capped_hinge(margins, 0.9, form).sum().backward()
+        assert margins.grad is not None
+        found[form] = margins.grad.tolist()
+    assert found["margin"] == [-1.0, 0.0]
+    assert found["probability"] == pytest.approx([-0.000335, 0.0], abs=1e-6)
+
+
+def test_it_refuses_another_form() -> None:
+    with pytest.raises(ValueError, match="'margin' or 'probability'"):
+        capped_hinge(tensor([0.0]), 0.9, "log")
+
+
+def test_it_turns_margins_toward_the_policy() -> None:
+    """Where the policy stood second, P(No) is its reward: the margin changes its sign."""
+    margins = tensor([[1.0, -2.0], [1.0, -2.0]])
+    assert toward_policy(margins, tensor([True, False])).tolist() == [[1, -2], [-1, 2]]
+
+
+def test_it_averages_over_the_dimensions_a_task_has() -> None:
+    """(4 + 2) / 2 = 3 with two dimensions; 4 with one, whatever the padding holds."""
+    values = tensor([[4.0, 2.0], [4.0, 99.0]])
+    present = tensor([[True, True], [True, False]])
+    assert mean_over_dimensions(values, present).tolist() == [3.0, 4.0]
+
+
+def test_it_scores_the_value_and_differentiates_the_carrier() -> None:
+    carrier = tensor([2.0], requires_grad=True)
+    shown = straight_through(tensor([7.0]), 3 * carrier)
+    assert shown.item() == 7.0
+    (shown**2).backward()
+    # d(s^2)/ds = 14 at the shown value, times d(3c)/dc = 3.
+    assert carrier.grad is not None
+    assert carrier.grad.item() == 42.0
+
+
+def test_its_anchor_is_the_mean_squared_distance() -> None:
+    """Differences 1, 1, 3, 1 of one sample: (1 + 1 + 9 + 1) / 4 = 3."""
+    velocity = tensor([[[1.0, 1.0], [3.0, 1.0]], [[5.0, 5.0], [5.0, 5.0]]])
+    other = torch.zeros(2, 2, 2)
+    other[1] = 5.0
+    assert anchor_loss(velocity, other).tolist() == [3.0, 0.0]
+
+
+def test_it_draws_tasks_by_weight_and_not_by_their_number_of_sources() -> None:
+    tasks = ["fill"] * 90 + ["removal"] * 10
+    drawn = draw_sources(np.random.default_rng(0), tasks, {"fill": 1.0, "removal": 3.0}, count=4000)
+    share = sum(tasks[index] == "removal" for index in drawn) / 4000
+    # Three quarters, with a standard deviation of .007.
+    assert share == pytest.approx(0.75, abs=0.03)
+    assert len(set(drawn)) == 100
+
+
+def test_it_refuses_weights_without_a_task() -> None:
+    assert task_probabilities({"b": 1.0, "a": 3.0}) == {"a": 0.75, "b": 0.25}
+    with pytest.raises(ValueError, match="not all 0"):
+        task_probabilities({"fill": 0.0})
