@@ -294,20 +294,16 @@ def _compute(generator: Generator, batch: Sequence[Candidate]) -> list[Pillow.Im
     for candidate in batch:
         source = candidate.set.source
         if source.pk not in sources:
-            sources[source.pk] = fitted(source, candidate.policy)
+            # The logged size counts: the policy's limit may have been changed since.
+            sources[source.pk] = fitted(source, (candidate.width, candidate.height))
         image, mask = sources[source.pk]
         requests.append(_request(candidate, image, mask, _key(source, image)))
     return generator.generate_batch(requests)
 
 
-def fitted(source: Source, policy: Policy) -> tuple[Pillow.Image, Pillow.Image]:
-    """A source's picture and mask at the size this policy works on it."""
-    return images.fit(
-        images.open_image(source.image),
-        images.open_image(source.mask),
-        policy.max_pixels,
-        policies.size_multiple(policy),
-    )
+def fitted(source: Source, size: tuple[int, int]) -> tuple[Pillow.Image, Pillow.Image]:
+    """A source's picture and mask at the size they are worked on."""
+    return images.at_size(images.open_image(source.image), images.open_image(source.mask), size)
 
 
 def _key(source: Source, image: Pillow.Image) -> str:
@@ -378,7 +374,7 @@ def render(
     for group in group_requests(plan, batch_limit(largest)):
         requests = []
         for index in group:
-            image, mask = fitted(sources[index], policy)
+            image, mask = fitted(sources[index], sizes[index])
             requests.append(request(index, image, mask, _key(sources[index], image)))
         pictures |= zip(group, generator.generate_batch(requests), strict=True)
         if progress is not None:

@@ -379,10 +379,19 @@ def _distortion(size: tuple[int, int], ratio: float) -> float:
 def fit(
     picture: Pillow.Image, mask: Pillow.Image, max_pixels: int, multiple: int
 ) -> tuple[Pillow.Image, Pillow.Image]:
-    """Picture and mask at their working size. A mask that is scaled down keeps its thinnest parts:
-    a pixel is edited when any of the pixels behind it was."""
+    """Picture and mask at their working size."""
     size = working_size(picture.width, picture.height, max_pixels, multiple)
+    return at_size(picture, mask, size)
+
+
+def at_size(
+    picture: Pillow.Image, mask: Pillow.Image, size: tuple[int, int]
+) -> tuple[Pillow.Image, Pillow.Image]:
+    """Picture and mask scaled. A mask that is scaled down keeps its thinnest parts: a pixel is
+    edited when any of the pixels behind it was."""
     if size == picture.size:
         return picture, mask
-    small = mask.resize(size, Pillow.Resampling.BOX).point(lambda value: 255 if value else 0)
+    # In floating point, where a single pixel among thousands is not rounded away.
+    covered = np.asarray(mask.convert("F").resize(size, Pillow.Resampling.BOX)) > 0.001
+    small = Pillow.fromarray(np.where(covered, 255, 0).astype(np.uint8))
     return picture.resize(size, Pillow.Resampling.LANCZOS), small

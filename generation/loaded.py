@@ -33,11 +33,16 @@ def generator(policy: Policy) -> Generator:
 
 
 def _load(spec: dict[str, Any]) -> Generator:
+    import diffusers
     import torch
+    import transformers
 
     from generation.diffusion.generate import Generator
     from generation.diffusion.loading import PolicySpec, load_models
 
+    # A worker's log has no use for moving bars.
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
     on_gpu = torch.cuda.is_available()
     return Generator(
         load_models(

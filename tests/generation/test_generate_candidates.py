@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -49,14 +50,15 @@ def test_it_says_how_to_go_on_after_a_failure(tmp_path: Path, policy: Policy) ->
 
 
 def test_it_explains_what_is_missing() -> None:
-    for options, reason in [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({}, "Say which task"),
         ({"task": "men"}, "no task “men”"),
         ({"task": "mend"}, "No policy is active"),
         ({"task": "mend", "policy": "gone"}, "no policy “gone”"),
         ({"task": "mend", "sets": 0}, "at least 1"),
         ({"resume": 99}, "no order 99"),
-    ]:
+    ]
+    for options, reason in cases:
         with pytest.raises(CommandError, match=reason):
             call_command("generate_candidates", **options)
     assert not GenerationRun.objects.exists()

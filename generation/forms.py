@@ -1,0 +1,222 @@
+from typing import Any
+
+from django import forms
+from django.contrib.auth.models import User
+from django.core.files.uploadedfile import UploadedFile
+from django.db import transaction
+from django.db.models import Max
+
+from generation import images, policies, sources
+from generation.images import ImageError
+from generation.models import Policy, SamplingPlan, Source, Split, Task
+from generation.sources import SourceError
+
+
+class SourceFilter(forms.Form):
+    task = forms.ModelChoiceField(
+        Task.objects.all(), to_field_name="slug", required=False, empty_label="Every task"
+    )
+    split = forms.ChoiceField(choices=[("", "Train and holdout"), *Split.choices], required=False)
+    q = forms.CharField(label="Prompt has", required=False)
+
+
+class SourceForm(forms.Form):
+    """A picture, its mask and a prompt; the errors stand at the field that can be mended."""
+
+    task = forms.ModelChoiceField(Task.objects.active(), empty_label=None)
+    image = forms.FileField(
+        label="Picture",
+        required=False,
+        help_text="PNG, JPEG, WebP, TIFF, BMP, GIF or AVIF. It is turned upright and its metadata "
+        "is dropped.",
+        widget=forms.ClearableFileInput(attrs={"accept": "image/*"}),
+    )
+    mask = forms.FileField(
+        required=False,
+        help_text="The same size, white where the picture is to be edited, black elsewhere.",
+        widget=forms.ClearableFileInput(attrs={"accept": "image/*"}),
+    )
+    prompt = forms.CharField(
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 2}),
+        help_text="What the masked area should show. Tasks with a fixed prompt need none.",
+    )
+    tags = forms.CharField(required=False, help_text="Words, separated by commas.")
+    licence = forms.CharField(required=False, max_length=120)
+    attribution = forms.CharField(required=False, max_length=300)
+
+    def clean_image(self) -> Any:
+        return self._decoded("image", images.decode)
+
+    def clean_mask(self) -> Any:
+        return self._decoded("mask", images.decode_mask)
+
+    def _decoded(self, field: str, decode: Any) -> Any:
+        upload: UploadedFile | None = self.cleaned_data[field]
+        if upload is None:
+            return None
+        try:
+            return decode(upload.file, name=upload.name)
+        except ImageError as error:
+            raise forms.ValidationError(str(error)) from None
+
+    def save(self, user: User) -> tuple[Source, bool] | None:
+        """The stored source and whether it is new, or None with the reason among the errors."""
+        data = self.cleaned_data
+        tags = {word.strip(): True for word in data["tags"].split(",") if word.strip()}
+        try:
+            return sources.add_source(
+                task=data["task"],
+                image=data["image"],
+                mask=data["mask"],
+                prompt=data["prompt"],
+                tags=tags,
+                licence=data["licence"],
+                attribution=data["attribution"],
+                user=user,
+            )
+        except ImageError as error:
+            self.add_error("mask", str(error))
+        except SourceError as error:
+            self.add_error(None, str(error))
+        return None
+
+
+class Numbers(forms.CharField):
+    """Numbers separated by commas, each within bounds, for a JSON list."""
+
+    def __init__(
+        self,
+        *,
+        low: float,
+        high: float,
+        above_low: bool = False,
+        whole: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.low, self.high, self.above_low, self.whole = low, high, above_low, whole
+
+    def prepare_value(self, value: Any) -> Any:
+        return ", ".join(f"{number:g}" for number in value) if isinstance(value, list) else value
+
+    def to_python(self, value: Any) -> Any:
+        numbers: list[float] = []
+        for word in str(value or "").split(","):
+            if not word.strip():
+                continue
+            try:
+                number = int(word) if self.whole else float(word)
+            except ValueError:
+                kind = "a whole number" if self.whole else "a number"
+                raise forms.ValidationError(f"“{word.strip()}” is not {kind}.") from None
+            too_low = number <= self.low if self.above_low else number < self.low
+            if too_low or not number <= self.high:
+                start = "above" if self.above_low else "from"
+                raise forms.ValidationError(
+                    f"{number:g} is out of range: {start} {self.low:g} to {self.high:g}."
+                )
+            numbers.append(number)
+        return numbers
+
+    def validate(self, value: Any) -> None:
+        if not value:
+            raise forms.ValidationError("Give at least one number; several are drawn from evenly.")
+
+    def run_validators(self, value: Any) -> None:
+        """The inherited ones are about strings."""
+
+
+class Lines(forms.CharField):
+    """Strings, one a line, for a JSON list; an empty line is the empty string."""
+
+    widget = forms.Textarea
+
+    def prepare_value(self, value: Any) -> Any:
+        return "\n".join(value) if isinstance(value, list) else value
+
+    def to_python(self, value: Any) -> Any:
+        return [line.strip() for line in str(value or "").splitlines()] or [""]
+
+    def validate(self, value: Any) -> None:
+        if len(value) != len(set(value)):
+            raise forms.ValidationError("A line stands there twice.")
+
+    def run_validators(self, value: Any) -> None:
+        """The inherited ones are about strings."""
+
+
+class SamplingPlanForm(forms.ModelForm):
+    steps = Numbers(low=1, high=1000, whole=True, help_text="Inference steps, e.g. 20, 28, 50.")
+    strength = Numbers(
+        low=0, high=1, above_low=True, help_text="Share of the noise put over the source; 1 is all."
+    )
+    guidance_scale = Numbers(low=0, high=1000, help_text="FLUX Fill's own guidance, e.g. 10, 30.")
+    true_cfg_scale = Numbers(
+        low=1,
+        high=100,
+        help_text="1 is without; above it the negative prompt counts, at twice the work.",
+    )
+    negative_prompts = Lines(
+        required=False, strip=False, help_text="One a line; an empty line is none."
+    )
+
+    class Meta:
+        model = SamplingPlan
+        fields = [
+            "task",
+            "candidates_per_set",
+            "steps",
+            "strength",
+            "guidance_scale",
+            "true_cfg_scale",
+            "negative_prompts",
+        ]
+
+    @transaction.atomic
+    def save_as_next_version(self, made_by: str) -> SamplingPlan:
+        """Store the plan as its task's newest version; the earlier ones stay as they are."""
+        plan: SamplingPlan = self.instance
+        # Whoever edits the same task's plan at the same time waits here.
+        task = Task.objects.select_for_update().get(pk=plan.task_id)
+        newest = task.plans.aggregate(newest=Max("version"))["newest"] or 0
+        task.plans.filter(current=True).update(current=False)
+        plan.pk = None
+        plan._state.adding = True
+        plan.version = newest + 1
+        plan.current = True
+        plan.made_by = made_by
+        plan.save()
+        return plan
+
+
+class PolicyForm(forms.ModelForm):
+    """A new policy's files are looked at before its row is stored."""
+
+    class Meta:
+        model = Policy
+        fields = [
+            "name",
+            "kind",
+            "location",
+            "revision",
+            "transformer",
+            "subfolder",
+            "adapter",
+            "max_pixels",
+            "parent",
+        ]
+
+    def clean(self) -> dict[str, Any]:
+        data = super().clean() or {}
+        if self.instance.pk or self.errors:
+            return data
+        if data["kind"] == Policy.Kind.TRAINED and data["parent"] is None:
+            self.add_error("parent", "A trained policy needs the one it was trained from.")
+        if data["kind"] != Policy.Kind.EXTERNAL:
+            places = ("location", "revision", "transformer", "subfolder", "adapter")
+            try:
+                self.instance.card = policies.inspect(**{place: data[place] for place in places})
+            except policies.PolicyError as error:
+                self.add_error("location", str(error))
+        return data
