@@ -314,6 +314,7 @@ def policy_figures(pairs: list[Pair], *, judge: RewardModel | None = None) -> di
     else:
         values = [float(np.mean(list(p.scores["margin"].values()))) for p in judged(pairs)]
         figures["win_tie_lose"] = win_tie_lose([0.0] * len(values), values, tie=MARGIN_TIE)
+    figures["win_tie_lose"] = list(figures["win_tie_lose"])
     figures["below_zero"] = gates.below_zero(figures)
     return figures
 
