@@ -170,14 +170,20 @@ def runs_with_sets() -> QuerySet[GenerationRun]:
 class DimensionForm(forms.ModelForm):
     """A dimension together with its newest wording; changing the wording adds a version."""
 
-    question = forms.CharField(max_length=300, help_text="Asked of annotators.")
+    question = forms.CharField(
+        max_length=300,
+        widget=forms.TextInput(attrs={"size": 90}),
+        help_text="Asked of annotators.",
+    )
     query = forms.CharField(
         max_length=500,
-        widget=forms.Textarea(attrs={"rows": 2}),
+        widget=forms.Textarea(attrs={"rows": 2, "cols": 90}),
         help_text="Asked of the reward model: a yes/no question whether the first image is better "
         "than the second. Where the dimension uses the prompt, {prompt} stands for it.",
     )
-    guideline = forms.CharField(required=False, widget=forms.Textarea(attrs={"rows": 4}))
+    guideline = forms.CharField(
+        required=False, widget=forms.Textarea(attrs={"rows": 4, "cols": 90})
+    )
 
     class Meta:
         model = Dimension

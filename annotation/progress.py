@@ -104,4 +104,5 @@ def people(campaign: Campaign) -> list[Person]:
         Person(name, count[Assignment.State.SUBMITTED], count[Assignment.State.SKIPPED])
         for name, count in counts.items()
     ]
+    found = [person for person in found if person.submitted or person.skipped]
     return sorted(found, key=lambda person: (-person.submitted, person.name))

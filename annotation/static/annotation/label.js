@@ -151,7 +151,10 @@ function start(root) {
   async function zoom(on) {
     const box = on ? await maskBox(root.dataset.mask) : null;
     const scale = box ? Math.min(8, 1 / (1.25 * Math.max(box.width, box.height))) : 1;
-    if (on && scale <= 1.05) announce("The edited area reaches across the picture.");
+    if (on && scale <= 1.05) {
+      root.querySelector("#still").textContent = "The edited area reaches across the picture.";
+      announce("The edited area reaches across the picture.");
+    }
     const zoomed = scale > 1.05;
     press("zoom", zoomed);
     const offset = (centre) => Math.min(0, Math.max(1 - scale, 0.5 - scale * centre));
@@ -206,7 +209,7 @@ function start(root) {
     const menu = root.querySelector(`[data-menu="${name}"]`);
     for (const other of root.querySelectorAll("[data-menu]")) if (other !== menu) other.open = false;
     menu.open = on ?? !menu.open;
-    if (menu.open) menu.querySelector(".panel input, .panel")?.focus();
+    if (menu.open) menu.querySelector(".panel input:not([type=hidden])")?.focus();
     else root.focus({ preventScroll: true });
   }
 
