@@ -146,7 +146,7 @@ def _spoiled(rng: np.random.Generator, picture: Floats, severity: float, has_edg
         checks = rng.normal(0, 8 + 24 * severity, (SIZE // 2, SIZE // 2, 3))
         return (picture + np.kron(checks, np.ones((2, 2, 1)))).astype(np.float32)
     blurred = Image.fromarray(to_pixels(picture)).filter(
-        ImageFilter.GaussianBlur(0.7 + 2.0 * severity)
+        ImageFilter.GaussianBlur(0.3 + 2.4 * severity)
     )
     return np.asarray(blurred, np.float32)
 

@@ -198,12 +198,12 @@ def background_picture(background: Background) -> Floats:
     second = np.array(background.second, np.float32)
     line = np.arange(SIZE, dtype=np.float32)
     row, column = np.meshgrid(line, line, indexing="ij")
-    places: dict[str, Floats] = {"x": column, "y": row, "xy": (row + column) / 2}
+    places = {"x": column, "y": row, "xy": (row + column) * np.float32(0.5)}
     along = places[background.direction]
     if background.kind == "solid":
         share = np.zeros_like(along)
     elif background.kind == "gradient":
-        share = along / (SIZE - 1)
+        share = along / np.float32(SIZE - 1)
     else:
         position = (along + background.phase) % background.period
         share = (position >= background.period / 2).astype(np.float32)
