@@ -90,7 +90,12 @@ class Command(BaseCommand):
         self._wait_for_site(host, port, logs)
         if not self.stopping:
             self.say(f"Ready after {time.monotonic() - began:.0f} s. Logs: {logs}")
-            lines = [f"OneLoop runs at {url}", *_demo_logins(), "Ctrl-C stops it; your data stay."]
+            logins = _demo_logins()
+            lines = [f"OneLoop runs at {url}", *logins, "Ctrl-C stops it; your data stay."]
+            if logins and host not in LOCAL_HOSTS:
+                lines.append(
+                    "Others can reach it: give the demo logins other passwords (Admin, Users)."
+                )
             self.stdout.write("\n" + "".join(f"    {line}\n" for line in lines))
             self.stdout.flush()
         self._watch()

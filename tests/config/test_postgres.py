@@ -1,0 +1,80 @@
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from config.runtime.postgres import Postgres
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def short_dir(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+def test_it_runs_until_its_last_user_is_gone(short_dir: Path) -> None:
+    server = Postgres(short_dir, durable=False)
+    server.acquire()
+    other = subprocess.Popen(
+        [sys.executable, "-c", OTHER_USER, str(short_dir)],
+        cwd=REPOSITORY,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert other.stdin is not None
+    assert other.stdout is not None
+    assert other.stdout.readline() == f"{server.pid()}\n"
+    pid = server.pid()
+
+    assert server.release_and_wait() is False
+    assert server.pid() == pid
+
+    other.kill()
+    other.wait()
+    assert server.wait_until_stopped(60)
+
+
+OTHER_USER = """
+import sys
+from pathlib import Path
+from config.runtime.postgres import Postgres
+server = Postgres(Path(sys.argv[1]), durable=False)
+server.acquire()
+print(server.pid(), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_it_starts_beside_a_process_id_that_belongs_to_another_program(short_dir: Path) -> None:
+    server = Postgres(short_dir, durable=False)
+    server.acquire()
+    assert server.release_and_wait()
+    # What a reboot leaves: a file that names a process which is somebody else's now.
+    with subprocess.Popen(["/bin/sleep", "300"]) as foreign:
+        lines = [str(foreign.pid), str(server.cluster), "1", "5432", "", "", "0 0", "ready"]
+        (server.cluster / "postmaster.pid").write_text("\n".join(lines))
+        assert server.pid() is None
+        server.acquire()
+        assert server.pid() not in (None, foreign.pid)
+        foreign.kill()
+    with psycopg.connect(server.url()) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+    server.release()
+
+
+def test_it_finds_a_new_user_while_it_is_stopping(short_dir: Path) -> None:
+    server = Postgres(short_dir, durable=False)
+    for _ in range(3):
+        server.acquire()
+        with psycopg.connect(server.url()) as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+        # The keeper takes over at once; the next turn arrives in the middle of the shutdown.
+        server.release()
+        time.sleep(0.05)
+    assert server.release_and_wait()
