@@ -4,6 +4,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -35,7 +36,7 @@ def in_state(run: TrainingRun, state: str) -> bool:
 @pytest.mark.timeout(600)
 def test_it_resumes_a_killed_training_exactly(project: Project, celery_worker: StartWorker) -> None:
     config = {**CONFIG["policy"], "steps": 12, "checkpoint_every": 2}
-    started = {"parent": project.policy, "reward": project.reward, "config": config}
+    started: dict[str, Any] = {"parent": project.policy, "reward": project.reward, "config": config}
     run = runs.start_policy(**started)
     directory = Path(run.directory)
     worker = celery_worker("gpu")

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 from pathlib import Path
 
@@ -239,12 +238,3 @@ def test_it_says_that_a_snapshots_files_are_gone(project: Project) -> None:
 
     with pytest.raises(snapshots.SnapshotError, match="missing from '/gone'"):
         runs.start_reward(snapshot=snapshot, parent=project.reward, config={})
-
-
-def test_it_documents_every_setting_of_a_round() -> None:
-    from modeling.round_config import RoundConfig
-
-    text = Path(settings.BASE_DIR, "modeling", "round_config.py").read_text().splitlines()
-    for field in dataclasses.fields(RoundConfig):
-        (line,) = (i for i, row in enumerate(text) if row.startswith(f"    {field.name}:"))
-        assert text[line - 1].strip().startswith("#"), field.name
