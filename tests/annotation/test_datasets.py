@@ -37,6 +37,7 @@ def campaign(db: None) -> Campaign:
 @pytest.fixture
 def written(campaign: Campaign, tmp_path: Path) -> Path:
     directory = tmp_path / "dataset"
+    directory.mkdir()
     datasets.write(directory, Judgment.objects.current())
     return directory
 

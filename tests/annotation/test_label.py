@@ -132,7 +132,7 @@ class TestPage:
         [
             ("2", "2", "the same candidate is best and worst"),
             ("2", "", "the worst is missing"),
-            ("", "", "still need an answer"),
+            ("", "", "still needs an answer"),
             ("9", "1", "Choose among 1 to 4"),
             ("x", "1", "there is no candidate “x”"),
         ],

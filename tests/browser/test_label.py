@@ -102,7 +102,7 @@ def test_it_labels_sets_by_keyboard_alone(
     assert page.url.endswith(f"/label/{second}/")
     assert "1 today" in page.inner_text(".count")
 
-    # Arrows choose the dimension; best and worst are never the same; what is incomplete is not sent.
+    # Arrows choose the dimension; best and worst are never the same; half an answer is not sent.
     press(page, "ArrowDown", "2", "w", "r", "Enter")
     assert page.inner_text("#still") == "4 dimensions to go"
     assert page.get_attribute(".dimension.active", "data-dimension") == "match"
