@@ -116,7 +116,7 @@ def test_it_refuses_pictures_of_another_size_or_type() -> None:
     with pytest.raises(ValueError, match="64 x 64 x 3, not uint8 of 32 x 32 x 3"):
         truth.score(one.target[:32, :32], one.scene)
     with pytest.raises(ValueError, match="not float64"):
-        truth.score(one.target.astype(np.float64), one.scene)  # type: ignore[arg-type]
+        truth.score(one.target.astype(np.float64), one.scene)
 
 
 def test_it_refuses_a_flaw_the_task_does_not_have() -> None:
