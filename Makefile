@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 BIN := .venv/bin
-CHROMIUM ?= /usr/bin/chromium
+CHROMIUM ?= $(or $(shell command -v chromium chromium-browser google-chrome | head -n 1),/usr/bin/chromium)
 # Arguments for `manage.py up`, e.g. make run UP="--port 8001".
 UP ?=
 # Arguments for pytest, e.g. make test PYTEST="-k queue".
