@@ -37,7 +37,7 @@ class EvaluationError(Exception):
 class Sampling:
     """How pictures are sampled for an evaluation; the same for both policies."""
 
-    num_inference_steps: int = 8
+    num_inference_steps: int = 6
     guidance_scale: float = 30.0
     true_cfg_scale: float = 1.0
 

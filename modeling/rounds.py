@@ -17,6 +17,7 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.db.models import F, Max
 from django.db.models.functions import Now
+from kombu.exceptions import OperationalError
 
 from annotation import campaigns
 from annotation.datasets import DatasetError
@@ -164,18 +165,23 @@ def waits_for_people(step: RoundStep) -> bool:
 
 def ring(round_: Round) -> None:
     """Ring the bell of the next step, if it is free and not waiting for people."""
-    from modeling import jobs
-
     step = current_step(round_)
     if step is None or not RoundStep.objects.claimable().filter(pk=step.pk).exists():
         return
     if waits_for_people(step):
         _show_labelling(step)
         return
-    transaction.on_commit(
+    transaction.on_commit(lambda: _ring_the_bell(step.pk))
+
+
+def _ring_the_bell(step_id: int) -> None:
+    from modeling import jobs
+
+    try:
         # A bell that nobody hears in time is rung again; old ones must not pile up.
-        lambda: jobs.execute_step.apply_async((step.pk,), expires=60)
-    )
+        jobs.execute_step.apply_async((step_id,), expires=60, retry=False)
+    except OperationalError as error:
+        log.warning("No broker to ring for step %s (%s); beat will ring again.", step_id, error)
 
 
 advance = ring

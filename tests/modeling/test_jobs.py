@@ -71,6 +71,7 @@ def test_it_resumes_a_killed_training_exactly(project: Project, celery_worker: S
     assert all((weights[name] == expected[name]).all() for name in weights)
 
 
+@pytest.mark.slow
 def test_it_does_a_rounds_step_when_the_bell_rings(
     project: Project, celery_worker: StartWorker
 ) -> None:

@@ -12,6 +12,7 @@ from modeling.models import Evaluation, RewardModel, TrainingRun
 from tests.modeling.project import CONFIG, Project, make_judged_campaign, make_snapshot
 
 
+@pytest.mark.slow
 def test_it_trains_and_registers_a_reward_model_once(project: Project) -> None:
     snapshot = make_snapshot(project)
     run = runs.start_reward(snapshot=snapshot, parent=project.reward, config=CONFIG["reward"])
@@ -42,6 +43,7 @@ def test_it_trains_and_registers_a_reward_model_once(project: Project) -> None:
     assert set(found.new.figures["reward_accuracy"]) == {"fill", "removal"}
 
 
+@pytest.mark.slow
 def test_it_trains_and_registers_a_policy(project: Project) -> None:
     run = runs.start_policy(parent=project.policy, reward=project.reward, config=CONFIG["policy"])
 
@@ -189,6 +191,7 @@ def test_it_asks_nothing_of_an_inactive_dimension(project: Project) -> None:
     assert "aesthetics" not in (Path(run.directory) / "sources.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_it_keeps_the_trainers_reason_for_a_failure(project: Project) -> None:
     snapshot = make_snapshot(project)
     run = runs.start_reward(
@@ -204,6 +207,7 @@ def test_it_keeps_the_trainers_reason_for_a_failure(project: Project) -> None:
     assert run.reward_model is None
 
 
+@pytest.mark.slow
 def test_it_stops_the_trainer_of_a_cancelled_run(project: Project) -> None:
     config = {**CONFIG["policy"], "steps": 100_000}
     run = runs.start_policy(parent=project.policy, reward=project.reward, config=config)
