@@ -336,8 +336,9 @@ def _discordant(group: list[Pair]) -> tuple[int, int]:
 
 def _outside(pairs: list[Pair]) -> dict[str, Any]:
     measured = [pair.psnr for pair in pairs if pair.psnr is not None]
-    figures = asdict(paired_difference([a for a, _ in measured], [b for _, b in measured]))
-    return figures if measured else figures | dict.fromkeys(["parent", "new", "difference"])
+    if not measured:
+        return dict.fromkeys(["parent", "new", "difference", "low", "high"]) | {"n": 0}
+    return asdict(paired_difference([a for a, _ in measured], [b for _, b in measured]))
 
 
 def judged(pairs: list[Pair]) -> list[Pair]:

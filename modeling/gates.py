@@ -202,11 +202,12 @@ def _by_judge(figures: Mapping[str, Any]) -> Gate:
         )
     win, tie, lose = figures["win_tie_lose"]
     figure = f"{win:.0%} better, {lose:.0%} worse"
+    outside = figures["outside_psnr"]
+    kept = f"; {outside['new']:.1f} dB outside the mask" if outside["n"] else ""
     measured = (
         f"The held-out judge '{judged['judge']}' finds {win:.0%} better, {tie:.0%} alike, "
         f"{lose:.0%} worse (margin {judged['mean']:+.2f}, 95 % {judged['low']:+.2f} to "
-        f"{judged['high']:+.2f}, "
-        f"n = {judged['n']}); {figures['outside_psnr']['new']:.1f} dB outside the mask."
+        f"{judged['high']:+.2f}, n = {judged['n']}){kept}."
     )
     if judged["low"] > 0:
         return Gate(True, measured, figure)

@@ -17,6 +17,12 @@ class Command(BaseCommand):
         parser.add_argument("--snapshot", metavar="HASH", help="Train on this snapshot.")
         parser.add_argument("--parent", help="Start from this reward model (default: the active).")
         parser.add_argument("--resume", metavar="RUN", help="Go on with a run (number or folder).")
+        parser.add_argument(
+            "--min-judgments",
+            type=int,
+            default=runs.MIN_JUDGMENTS,
+            help=f"Refuse fewer labels than this (default {runs.MIN_JUDGMENTS}).",
+        )
         options.add_settings(parser)
         options.add_json(parser)
 
@@ -44,7 +50,12 @@ class Command(BaseCommand):
         parent = options.find_reward(given["parent"])
         snapshot = self._snapshot(given)
         self.stderr.write(f"{snapshot}: {snapshot.counts}")
-        return runs.start_reward(snapshot=snapshot, parent=parent, config=config)
+        return runs.start_reward(
+            snapshot=snapshot,
+            parent=parent,
+            config=config,
+            min_judgments=given["min_judgments"],
+        )
 
     def _snapshot(self, given: dict[str, Any]) -> Snapshot:
         if given["snapshot"]:
