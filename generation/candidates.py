@@ -12,7 +12,7 @@ import logging
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -54,14 +54,23 @@ class CandidateError(ValueError):
 # Ordering ---------------------------------------------------------------------------------------
 
 
-def pick_sources(task: Task, count: int, split: str | None, seed: int) -> list[Source]:
+def pick_sources(
+    task: Task,
+    count: int,
+    split: str | None,
+    seed: int,
+    tags: Mapping[str, str] | None = None,
+) -> list[Source]:
     """Up to `count` sources of a task in a random order that the seed alone decides."""
-    chosen = Source.objects.filter(task=task)
+    chosen = Source.objects.filter(task=task, tags__contains=dict(tags or {}))
     if split:
         chosen = chosen.filter(split=split)
     keys = list(chosen.order_by("pk").values_list("pk", flat=True))
     if not keys:
         kind = f"{split} " if split else ""
+        if tags:
+            marks = ", ".join(f"{key}={value}" for key, value in tags.items())
+            raise CandidateError(f"{task.name} has no {kind}sources tagged {marks}.")
         raise CandidateError(
             f"{task.name} has no {kind}sources. Add some with `import_sources PATH --task "
             f"{task.slug}` or on the page Sources."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -144,6 +144,17 @@ def _checked_prompt(task: Task, prompt: str) -> str:
     return prompt
 
 
+def tags_from(pairs: Sequence[str]) -> dict[str, str]:
+    """{"album": "garden"} from ["album=garden"]; raises SourceError."""
+    tags = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not (key.strip() and equals and value.strip()):
+            raise SourceError(f"A tag reads name=value, for example album=garden, not “{pair}”.")
+        tags[key.strip()] = value.strip()
+    return tags
+
+
 # Many at once -----------------------------------------------------------------------------------
 
 
@@ -152,20 +163,21 @@ def import_sources(
     task: Task,
     *,
     prompt: str = "",
+    tags: Mapping[str, str] | None = None,
     dry_run: bool = False,
     user: User | None = None,
     progress: Callable[[Report], None] | None = None,
 ) -> Report:
     """Every row of `path` that is good becomes a source; the others are reported with a reason.
 
-    Run again it changes nothing. `prompt` serves rows that have none. Raises ReadError where the
-    path itself is not understood.
+    Run again it changes nothing. `prompt` serves rows that have none, `tags` are added to all.
+    Raises ReadError where the path itself is not understood.
     """
     report = Report()
     for row in _rows(path):
         report.rows += 1
         try:
-            created = _import_row(row, task, prompt, dry_run, user)
+            created = _import_row(row, task, prompt, tags or {}, dry_run, user)
         except (ImageError, SourceError) as error:
             report.refused.append((row.name, str(error)))
         else:
@@ -181,7 +193,12 @@ def _rows(path: str | Path) -> Iterator[Row | Refusal]:
 
 
 def _import_row(
-    row: Row | Refusal, task: Task, prompt: str, dry_run: bool, user: User | None
+    row: Row | Refusal,
+    task: Task,
+    prompt: str,
+    tags: Mapping[str, str],
+    dry_run: bool,
+    user: User | None,
 ) -> bool:
     """True when the row is a new source."""
     if isinstance(row, Refusal):
@@ -199,7 +216,7 @@ def _import_row(
         image=image,
         mask=mask,
         prompt=row.prompt or prompt,
-        tags=row.tags,
+        tags={**row.tags, **tags},
         external_id=row.external_id,
         licence=row.licence,
         attribution=row.attribution,

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from django.core.management import CommandError, call_command
 
+from generation import candidates
 from generation.models import Source
 from tests.factories import make_mask_picture, make_picture, make_task
 
@@ -45,3 +46,20 @@ def test_it_fails_for_an_unknown_task_and_for_a_path_without_good_rows(tmp_path:
     make_picture(2).save(tmp_path / "dog.jpg")
     with pytest.raises(CommandError, match="No row could be taken"):
         call_command("import_sources", tmp_path, task="mend")
+
+
+def test_it_marks_every_row_with_the_given_tags(tmp_path: Path) -> None:
+    make_picture().save(tmp_path / "cat.png")
+    make_mask_picture().save(tmp_path / "cat_mask.png")
+    task = make_task()
+    call_command("import_sources", tmp_path, task=task.slug, prompt="a cat", tag=["album=garden"])
+    source = Source.objects.get(task=task)
+    assert source.tags["album"] == "garden"
+    assert candidates.pick_sources(task, 5, None, 0, {"album": "garden"}) == [source]
+    with pytest.raises(candidates.CandidateError, match="tagged album=attic"):
+        candidates.pick_sources(task, 5, None, 0, {"album": "attic"})
+
+
+def test_it_says_how_a_tag_reads(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="name=value"):
+        call_command("import_sources", tmp_path, task=make_task().slug, tag=["garden"])

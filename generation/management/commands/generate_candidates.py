@@ -17,7 +17,19 @@ class Command(BaseCommand):
         parser.add_argument("--task", help="Slug of the task, for example fill.")
         parser.add_argument("--sets", type=int, default=10, help="How many sets (default 10).")
         parser.add_argument("--policy", help="Name of the policy; the active one by default.")
-        parser.add_argument("--split", choices=Split.values, default=Split.TRAIN)
+        parser.add_argument(
+            "--split",
+            choices=[*Split.values, "any"],
+            default=Split.TRAIN,
+            help="Which sources to take (default train).",
+        )
+        parser.add_argument(
+            "--tag",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help="Only sources that carry this tag.",
+        )
         parser.add_argument("--seed", type=int, default=0, help="Decides sources and draws.")
         parser.add_argument("--resume", type=int, metavar="RUN", help="Go on with an order.")
         parser.add_argument(
@@ -57,7 +69,9 @@ def _ordered(options: dict[str, Any]) -> GenerationRun:
     task = sources.task_named(options["task"])
     policy = policies.named(options["policy"]) if options["policy"] else policies.active()
     count, seed = options["sets"], options["seed"]
-    picked = candidates.pick_sources(task, count, options["split"], seed)
+    split = None if options["split"] == "any" else options["split"]
+    tags = sources.tags_from(options["tag"])
+    picked = candidates.pick_sources(task, count, split, seed, tags)
     # Fewer sources than sets: each serves again, with other draws.
     wanted: list[Source] = [picked[number % len(picked)] for number in range(count)]
     return candidates.order_sets(policy=policy, sources=wanted, seed=seed)

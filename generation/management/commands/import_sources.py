@@ -18,6 +18,13 @@ class Command(BaseCommand):
         parser.add_argument("path", help="In a folder, cat.jpg has its mask in cat_mask.png.")
         parser.add_argument("--task", required=True, help="Slug of the task, for example fill.")
         parser.add_argument("--prompt", default="", help="For rows that have none of their own.")
+        parser.add_argument(
+            "--tag",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help="Mark every row, for example album=garden; may be given more than once.",
+        )
         parser.add_argument("--dry-run", action="store_true", help="Check every row, store none.")
         parser.add_argument("--json", metavar="FILE", help="Write the report to FILE.")
 
@@ -27,6 +34,7 @@ class Command(BaseCommand):
                 options["path"],
                 sources.task_named(options["task"]),
                 prompt=options["prompt"],
+                tags=sources.tags_from(options["tag"]),
                 dry_run=options["dry_run"],
                 progress=self._progress,
             )

@@ -3,9 +3,9 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
-from generation.jobs import make_candidates
 
 from generation import candidates
+from generation.jobs import make_candidates
 from modeling import starter_project
 
 

@@ -2,7 +2,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from generation.models import Source
 from generation.ownership import JobState
+from generation.sources import SourceError, tags_from
 from modeling import options, progress_line, runs
 from modeling.models import TrainingRun
 
@@ -19,6 +21,13 @@ class Command(BaseCommand):
         )
         parser.add_argument("--parent", help="Start from this policy (default: the active one).")
         parser.add_argument("--reward", help="Rewarded by this model (default: the active one).")
+        parser.add_argument(
+            "--tag",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help="Train on sources that carry this tag only.",
+        )
         parser.add_argument("--resume", metavar="RUN", help="Go on with a run (number or folder).")
         options.add_settings(parser)
         options.add_json(parser)
@@ -27,7 +36,7 @@ class Command(BaseCommand):
         try:
             run = self._run(given)
             progress_line.execute(self.stderr, run)
-        except runs.RunFailed as error:
+        except (runs.RunFailed, SourceError) as error:
             raise CommandError(str(error)) from error
         if run.state != JobState.SUCCEEDED:
             raise CommandError(f"{run}: {run.error or run.get_state_display()}")
@@ -71,7 +80,18 @@ class Command(BaseCommand):
             parent=options.find_policy(given["parent"]),
             reward=options.find_reward(given["reward"]),
             config=config,
+            sources=_tagged(given["tag"]) if given["tag"] else None,
         )
         if run.message:
             self.stderr.write(run.message)
         return run
+
+
+def _tagged(pairs: list[str]) -> list[Source]:
+    found = Source.objects.filter(task__active=True, tags__contains=tags_from(pairs))
+    if not found.train().exists():
+        raise SourceError(
+            f"No training source of an active task is tagged {', '.join(pairs)}. Import more: each "
+            "picture falls into the training or the held-out part by its content."
+        )
+    return list(found.select_related("task", "image", "mask").order_by("pk"))
