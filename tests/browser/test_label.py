@@ -160,6 +160,12 @@ def test_it_shows_source_outline_and_zoom_by_key(
         "[...document.querySelectorAll('.candidate img[width]')]"
         ".every(image => getComputedStyle(image).imageRendering === 'pixelated')"
     )
+    # How the pictures are shown stays so in the next set.
+    turn = shown_turn(page)
+    press(page, "0", "0", "0", "0", "Enter")
+    wait_for_turn(page, other_than=turn)
+    page.wait_for_selector('[data-do="zoom"][aria-pressed="true"]')
+    assert page.is_visible(".candidate .outline")
     press(page, "?")
     assert page.is_visible(".panel.help")
     press(page, "Escape")

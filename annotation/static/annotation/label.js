@@ -4,6 +4,8 @@
 const LETTERS = "qwertyui";
 const WITHOUT_PICK = ["no_difference", "cannot_judge"];
 const cleanups = [];
+// How the pictures are looked at stays the same from set to set.
+const view = { outline: false, dim: false, zoom: false };
 
 document.documentElement.classList.add("js");
 
@@ -148,10 +150,12 @@ function start(root) {
     for (const layer of root.querySelectorAll(selector)) layer.hidden = !on;
   }
 
-  async function zoom(on) {
+  async function zoom(on, tell) {
     const box = on ? await maskBox(root.dataset.mask) : null;
     const scale = box ? Math.min(8, 1 / (1.25 * Math.max(box.width, box.height))) : 1;
     if (on && scale <= 1.05) {
+      if (!tell) return;
+      view.zoom = false;
       root.querySelector("#still").textContent = "The edited area reaches across the picture.";
       announce("The edited area reaches across the picture.");
     }
@@ -175,9 +179,9 @@ function start(root) {
 
   const actions = {
     source: () => showSource(!pressed("source")),
-    outline: () => showLayer("outline", ".candidate .outline", !pressed("outline")),
-    dim: () => showLayer("dim", ".shade", !pressed("dim")),
-    zoom: () => zoom(!pressed("zoom")),
+    outline: () => showLayer("outline", ".candidate .outline", (view.outline = !view.outline)),
+    dim: () => showLayer("dim", ".shade", (view.dim = !view.dim)),
+    zoom: () => zoom((view.zoom = !view.zoom), true),
     clear: () => {
       check(dimensions[active], "best", "");
       check(dimensions[active], "worst", "");
@@ -304,6 +308,9 @@ function start(root) {
     button.addEventListener("click", () => actions[button.dataset.do]());
   }
 
+  showLayer("outline", ".candidate .outline", view.outline);
+  showLayer("dim", ".shade", view.dim);
+  if (view.zoom) zoom(true, false);
   restore();
   activate(Math.max(0, dimensions.findIndex((dimension) => !complete(dimension))));
   crisp();
