@@ -75,15 +75,15 @@ class Recipe:
     policy: str = ""
     policy_shards: int = 2
     policy_share: float = 0.35
-    vision_steps: int = 4000
-    language_steps: int = 1000
-    joint_steps: int = 800
+    vision_steps: int = 3000
+    language_steps: int = 900
+    joint_steps: int = 900
     groups_per_step: int = 4
     pairs_per_step: int = 16
     vision_rate: float = 1e-3
     language_rate: float = 2e-3
-    joint_rate: float = 6e-4
-    joint_vision_rate: float = 2e-4
+    joint_rate: float = 8e-4
+    joint_vision_rate: float = 3e-4
     held_out: int = 500
     checkpoint_every: int = 100
     view: ViewConfig = field(default_factory=lambda: ViewConfig(fade_outside=0.5, zoom=1.2))
@@ -284,7 +284,7 @@ def finish(build: Build, sampled: Groups | None, started: float) -> dict[str, An
     held = make_groups([recipe.seed, HELD_OUT], recipe.held_out)
     reward: dict[str, Any] = {"view": asdict(recipe.view), "temperature": 1.0}
     save(build.model, build.tokenizer, out, side=SIZE, reward=reward)
-    calibration = make_groups([recipe.seed, HELD_OUT + 1], max(recipe.held_out // 2, 20))
+    calibration = make_groups([recipe.seed, HELD_OUT + 1], max(recipe.held_out // 2, 4))
     vlm = load_reward_vlm(out)
     reward["temperature"] = fit_temperature(judge(vlm, calibration, recipe.seed))
     (out / "reward.json").write_text(json.dumps(reward, indent=2) + "\n")

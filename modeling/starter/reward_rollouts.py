@@ -22,16 +22,17 @@ from modeling.starter.reward_data import (
 )
 from modeling.starter.world import Example, Pixels, Scene
 
-# (num_inference_steps, guidance_scale, shown to the second prompt) of the eight answers.
+# (num_inference_steps, guidance_scale, shown to the second prompt) of the eight answers; the second
+# prompt has the places that it has among drawn answers.
 PLAN = (
     (6, 30.0, False),
+    (6, 30.0, True),
     (6, 30.0, False),
     (6, 10.0, False),
     (4, 30.0, False),
+    (4, 10.0, True),
     (8, 50.0, False),
     (3, 20.0, False),
-    (6, 30.0, True),
-    (4, 10.0, True),
 )
 
 
