@@ -286,9 +286,9 @@ def _close(round_: Round, outcome: str) -> None:
     if open_round.update(finished_at=Now(), outcome=outcome):
         for step in round_.steps.exclude(state=JobState.SUCCEEDED):
             step.cancel()
+    round_.refresh_from_db()
     if round_.campaign is not None and round_.campaign.state != Campaign.State.CLOSED:
         campaigns.change_state(round_.campaign, Campaign.State.CLOSED)
-    round_.refresh_from_db()
 
 
 # --- what people decide ---
@@ -348,6 +348,7 @@ def retry(step: RoundStep) -> None:
 
 def cancel(round_: Round) -> None:
     """End an open round: its running work stops, its labels and models are kept."""
+    round_.refresh_from_db()
     if round_.finished_at is not None:
         raise RoundError(f"{_name(round_)} is finished already.")
     for step in round_.steps.all():

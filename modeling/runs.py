@@ -122,13 +122,6 @@ def start_reward(
     _refuse_set_keys(config, REWARD_KEYS)
     check_reward(parent)
     snapshots.check(snapshot)
-    picked = snapshot.judgments.filter(outcome=Judgment.Outcome.PICKED)
-    count = picked.filter(set__source__split=Split.TRAIN).count()
-    if count < min_judgments:
-        raise RunFailed(
-            f"Too few labels to train a reward model: {snapshot} has {count} judgments with a best "
-            f"and a worst on training pictures, and {min_judgments} are needed. Label more sets."
-        )
     values = reward_config(
         {
             **config,
@@ -137,6 +130,13 @@ def start_reward(
             "adapter": parent.adapter,
         }
     )
+    picked = snapshot.judgments.filter(outcome=Judgment.Outcome.PICKED)
+    count = picked.filter(set__source__split=Split.TRAIN).count()
+    if count < min_judgments:
+        raise RunFailed(
+            f"Too few labels to train a reward model: {snapshot} has {count} judgments with a best "
+            f"and a worst on training pictures, and {min_judgments} are needed. Label more sets."
+        )
     return _create(
         kind=TrainingRun.Kind.REWARD,
         config=values,
