@@ -48,7 +48,7 @@ from modeling.rundir import RunError
 from modeling.statistics import Difference, paired_difference, wilson
 
 BINS = 10
-SWAPS_EACH = 200
+SWAPS_EACH = 100
 
 
 @dataclass(frozen=True)
