@@ -10,8 +10,7 @@ import uuid
 from collections.abc import Callable
 
 import numpy as np
-from django.contrib.auth import get_user_model
-from django.contrib.auth.models import AbstractBaseUser
+from django.contrib.auth.models import User
 
 from annotation import campaigns, judgments, queue
 from annotation.models import Assignment, Campaign
@@ -26,12 +25,11 @@ class NotSimulable(Exception):
     """The campaign holds sources whose ground truth nobody knows."""
 
 
-def crowd() -> list[AbstractBaseUser]:
+def crowd() -> list[User]:
     """The simulated annotators' accounts; they cannot log in."""
-    model = get_user_model()
     found = []
     for name in NAMES:
-        user, created = model.objects.get_or_create(username=name)
+        user, created = User.objects.get_or_create(username=name)
         if created:
             user.set_unusable_password()
             user.save(update_fields=["password"])

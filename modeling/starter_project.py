@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from django.contrib.auth import get_user_model
+from django.contrib.auth.models import User
 from django.db import transaction
 from PIL import Image as PILImage
 
@@ -130,9 +130,8 @@ def _add_sources(task: Task, per_task: int | None) -> int:
 
 
 def _add_people() -> None:
-    model = get_user_model()
     for name in ("admin", "anna", "ben"):
-        user, created = model.objects.get_or_create(username=name)
+        user, created = User.objects.get_or_create(username=name)
         if created:
             user.set_password(PASSWORD)
             user.is_staff = user.is_superuser = name == "admin"
