@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from django.core.management.base import CommandError, OutputWrapper
+from django.core.management.base import OutputWrapper
 
 from generation.ownership import JobState
 from modeling import runs
@@ -27,10 +27,11 @@ class Printer:
 
 
 def execute(out: OutputWrapper, run: TrainingRun) -> None:
-    """Do the run's work in this process, with progress; CommandError when another one owns it."""
+    """Do the run's work in this process, or follow the worker that has it, with progress."""
     out.write(f"{run} in {run.directory}")
-    if run.state == JobState.SUCCEEDED:
-        return
-    if not runs.execute(run, progress=Printer(out)):
-        raise CommandError(f"{run} is being worked on elsewhere; wait for it or stop that worker.")
-    run.refresh_from_db()
+    tell = Printer(out)
+    while run.state in (JobState.QUEUED, JobState.RUNNING):
+        if not runs.execute(run, progress=tell):
+            time.sleep(1.0)
+        run.refresh_from_db()
+        tell(run.progress, max(run.total, run.progress + 1), run.message)
