@@ -138,6 +138,7 @@ class FluxFillTrueCFGPipeline(FluxFillPipeline):
                 prompt=negative_prompt,
                 prompt_2=negative_prompt_2,
                 device=self._execution_device,
+                num_images_per_prompt=copies,
                 max_sequence_length=embeds.shape[1],
                 lora_scale=scale,
             )

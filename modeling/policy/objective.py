@@ -13,9 +13,9 @@ Shapes: B samples, D dimensions (rows of shorter tasks are padded), S tokens, C 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -72,13 +72,8 @@ def task_probabilities(weights: Mapping[str, float]) -> dict[str, float]:
     return {task: weights[task] / total for task in sorted(weights)}
 
 
-def draw_sources(
-    rng: np.random.Generator, tasks: Sequence[str], weights: Mapping[str, float], count: int
-) -> list[int]:
-    """`count` indices into `tasks` (the task of each source): first a task with its probability,
-    then one of its sources. The number of sources of a task does not change its share."""
-    chances = task_probabilities(weights)
-    names = list(chances)
-    members = {name: [i for i, task in enumerate(tasks) if task == name] for name in names}
-    drawn = rng.choice(len(names), size=count, p=list(chances.values()))
-    return [int(rng.choice(members[names[index]])) for index in drawn]
+def source_chances(tasks: Sequence[str], weights: Mapping[str, float]) -> list[float]:
+    """Each source's chance, given its task: p_s shared equally by the task's sources, so that their
+    number does not change the task's share."""
+    chances, counts = task_probabilities(weights), Counter(tasks)
+    return [chances[task] / counts[task] for task in tasks]

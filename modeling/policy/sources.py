@@ -21,7 +21,7 @@ from torch import Tensor
 from generation.diffusion.conditions import FillConditions, encode_images, encode_prompts
 from generation.diffusion.generate import image_tensor, mask_tensor
 from generation.diffusion.loading import FillModels
-from modeling.policy.objective import draw_sources
+from modeling.policy.objective import source_chances
 from modeling.rundir import RunError
 
 REQUIRED = ("id", "task", "image", "mask", "prompt", "queries")
@@ -105,6 +105,8 @@ class Sources:
         self.sizes = [
             working_size(_picture_size(row), max_pixels, models.size_multiple) for row in self.rows
         ]
+        weights = {row.task: row.weight for row in self.rows}
+        self._chances = source_chances([row.task for row in self.rows], weights)
         self._encoded: dict[int, tuple[Tensor, Tensor, FillConditions]] = {}
         # One prompt at a time: encoded in a batch, a prompt's bits would depend on the others.
         self._prompts: dict[str, tuple[Tensor, Tensor]] = {}
@@ -117,23 +119,17 @@ class Sources:
         return len(self.rows)
 
     def draw(self, rng: np.random.Generator, count: int) -> list[int]:
-        """Indices of one batch: a size by its share of the weight (a batch has one size), then
-        tasks by their weights, then sources."""
-        groups: dict[Size, list[int]] = {}
-        for index, size in enumerate(self.sizes):
-            groups.setdefault(size, []).append(index)
-        sizes = sorted(groups)
-        shares = self._shares()
-        mass = np.array([sum(shares[index] for index in groups[size]) for size in sizes])
-        members = groups[sizes[int(rng.choice(len(sizes), p=mass / mass.sum()))]]
-        tasks = [self.rows[index].task for index in members]
-        weights = {self.rows[index].task: self.rows[index].weight for index in members}
-        return [members[place] for place in draw_sources(rng, tasks, weights, count)]
-
-    def _shares(self) -> list[float]:
-        """Each row's chance of being drawn, up to a factor."""
-        tasks = [row.task for row in self.rows]
-        return [row.weight / tasks.count(row.task) for row in self.rows]
+        """Indices of one batch, which has one size: a size by its share, then sources of it by
+        theirs."""
+        mass = {
+            size: sum(c for c, own in zip(self._chances, self.sizes, strict=True) if own == size)
+            for size in sorted(set(self.sizes))
+        }
+        sizes = list(mass)
+        size = sizes[int(rng.choice(len(sizes), p=_normalised(list(mass.values()))))]
+        members = [index for index, own in enumerate(self.sizes) if own == size]
+        chances = _normalised([self._chances[index] for index in members])
+        return [members[int(place)] for place in rng.choice(len(members), size=count, p=chances)]
 
     def batch(self, indices: Sequence[int]) -> Batch:
         parts = [self._load(index) for index in indices]
@@ -174,6 +170,11 @@ class Sources:
             )
             self._encoded[index] = (pixels, edit, conditions)
         return self._encoded[index]
+
+
+def _normalised(chances: Sequence[float]) -> np.ndarray:
+    values = np.asarray(chances)
+    return values / values.sum()
 
 
 def _picture_size(row: Row) -> Size:

@@ -1,6 +1,5 @@
 import math
 
-import numpy as np
 import pytest
 import torch
 from torch import tensor
@@ -8,8 +7,8 @@ from torch import tensor
 from modeling.policy.objective import (
     anchor_loss,
     capped_hinge,
-    draw_sources,
     mean_over_dimensions,
+    source_chances,
     straight_through,
     task_probabilities,
     toward_policy,
@@ -77,13 +76,10 @@ def test_its_anchor_is_the_mean_squared_distance() -> None:
     assert anchor_loss(velocity, other).tolist() == [3.0, 0.0]
 
 
-def test_it_draws_tasks_by_weight_and_not_by_their_number_of_sources() -> None:
-    tasks = ["fill"] * 90 + ["removal"] * 10
-    drawn = draw_sources(np.random.default_rng(0), tasks, {"fill": 1.0, "removal": 3.0}, count=4000)
-    share = sum(tasks[index] == "removal" for index in drawn) / 4000
-    # Three quarters, with a standard deviation of .007.
-    assert share == pytest.approx(0.75, abs=0.03)
-    assert len(set(drawn)) == 100
+def test_a_tasks_share_does_not_depend_on_its_number_of_sources() -> None:
+    """Weights 1 : 3 give fill a quarter, shared by two sources, and removal three quarters."""
+    chances = source_chances(["fill", "removal", "fill"], {"fill": 1.0, "removal": 3.0})
+    assert chances == [0.125, 0.75, 0.125]
 
 
 def test_it_refuses_weights_without_a_task() -> None:
