@@ -9,15 +9,15 @@ from torch import Tensor, stack
 
 
 def answer_loss(logits: Tensor, yes: int, no: int, target: Tensor, weight: Tensor) -> Tensor:
-    """Weighted sum of -[target log P(Yes) + (1 - target) log P(No)].
+    """Weighted sum of -[target log P(Yes) + (1 - target) log P(No)], P over these two answers.
 
     Args:
-        logits: (B, D, V) of the answer's token, over the whole vocabulary.
+        logits: (B, D, V) of the answer's token.
         target: (B, D), the share of annotators for whom the first picture is the better one.
         weight: (B, D), half of each question's weight for each of its two orders.
     """
-    logp = logits.float().log_softmax(-1)
-    return -(weight * (target * logp[..., yes] + (1 - target) * logp[..., no])).sum()
+    logp = logits[..., [yes, no]].float().log_softmax(-1)  # (B, D, 2)
+    return -(weight * (target * logp[..., 0] + (1 - target) * logp[..., 1])).sum()
 
 
 def batch_accuracy(margins: Tensor, target: Tensor, weight: Tensor) -> Tensor:

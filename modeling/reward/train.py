@@ -6,11 +6,13 @@ Method (OneReward, section 3.2): both orders of every judged pair, x_w better th
 
     L = -1/2 E[ log P(Yes | x_w, x_l, q) + log P(No | x_l, x_w, q) ]
 
-with q = Phi(task, dimension, prompt). Changed here, on purpose: all dimensions of a pair are asked
-behind one shared image prefix; pairs that best and worst imply are used too, with the snapshot's
-weights; contradicting annotators make a soft target; a share of each batch asks both prompts over
-the same two pictures (see `data`); pictures pass through the very view and preprocessing that the
-RL reward uses; and one temperature, fitted on training sources kept back, calibrates the margins.
+with q = Phi(task, dimension, prompt). Changed here, on purpose: P is taken over the two answers
+alone, as the RL reward sigmoid(log P(Yes) - log P(No)) does, so that no step is spent on words that
+are no answers; all dimensions of a pair are asked behind one shared image prefix; pairs that best
+and worst imply are used too, with the snapshot's weights; contradicting annotators make a soft
+target; a share of each batch asks both prompts over the same two pictures (see `data`); pictures
+pass through the very view and preprocessing that the RL reward uses; and one temperature, fitted on
+training sources kept back, calibrates the margins.
 
 In: config.json (`RewardConfig`). Out: `adapter/` (peft) or `model/` (transformers) with
 reward.json, result.json with the held-out figures, holdout.jsonl with every held-out question,

@@ -21,14 +21,14 @@ from modeling.reward.objective import answer_loss, batch_accuracy
 def test_it_averages_both_orders_of_the_yes_no_loss() -> None:
     """One pair, the first picture better, vocabulary (Yes, No, other).
 
-    Shown first: P = (1/2, 1/4, 1/4), Yes is right: -log 1/2 = log 2.
-    Shown second: P = (1/5, 3/5, 1/5), No is right: -log 3/5 = log 5/3.
-    Half of each: (log 2 + log 5/3) / 2.
+    Shown first: Yes : No = 2 : 1 and Yes is right: -log 2/3 = log 3/2.
+    Shown second: Yes : No = 1 : 3 and No is right: -log 3/4 = log 4/3.
+    Half of each: (log 3/2 + log 4/3) / 2 = log 2 / 2, whatever the third word's logit.
     """
-    logits = torch.tensor([[[2.0, 1.0, 1.0]], [[1.0, 3.0, 1.0]]]).log()
+    logits = torch.tensor([[[2.0, 1.0, 7.0]], [[1.0, 3.0, 1.0]]]).log()
     target, weight = torch.tensor([[1.0], [0.0]]), torch.tensor([[0.5], [0.5]])
     loss = answer_loss(logits, 0, 1, target, weight)
-    assert loss.item() == pytest.approx((math.log(2) + math.log(5 / 3)) / 2)
+    assert loss.item() == pytest.approx(math.log(2) / 2)
 
 
 def test_it_weighs_questions_and_averages_annotators() -> None:
