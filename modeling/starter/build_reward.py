@@ -75,9 +75,9 @@ class Recipe:
     policy: str = ""
     policy_shards: int = 2
     policy_share: float = 0.35
-    vision_steps: int = 3000
-    language_steps: int = 900
-    joint_steps: int = 900
+    vision_steps: int = 3600
+    language_steps: int = 1200
+    joint_steps: int = 1300
     groups_per_step: int = 4
     pairs_per_step: int = 16
     vision_rate: float = 1e-3

@@ -19,14 +19,24 @@ from transformers import AutoTokenizer
 
 from modeling.reward.evaluate import figures
 from modeling.reward.scoring import margins
+from modeling.reward.view import reward_view
 from modeling.reward.vlm import RewardVLM, load_reward_vlm
 from modeling.starter.build_reward import Recipe, build
-from modeling.starter.reward_data import DIMENSIONS, PROMPTED, make_groups
+from modeling.starter.reward_data import DIMENSIONS, PROMPTED, Canvas, make_groups, texture
 from modeling.starter.reward_eval import judge, judged_pairs
 from modeling.starter.reward_model import corpus, new_config, new_model, new_tokenizer
 from modeling.starter.reward_questions import Speller, draw_pairs, query, spelt
 from modeling.starter.reward_stages import Examiner, vision_tokens
-from modeling.starter.world import COLOURS, SHAPES
+from modeling.starter.world import (
+    COLOURS,
+    SHAPES,
+    mask_picture,
+    sample_scene,
+    source_picture,
+    surroundings,
+    target_picture,
+    to_pixels,
+)
 
 SHIPPED = Path(__file__).parents[2] / "modeling/starter/weights/reward"
 TINY = Recipe(
@@ -40,6 +50,9 @@ TINY = Recipe(
     held_out=8,
     checkpoint_every=2,
 )
+
+# Measured on the set below: .909, 1.0 and .960.
+MEASURED = {"overall": 0.87, "prompt_swap": 0.95, "position": 0.92}
 
 TOKENIZER = new_tokenizer(corpus())
 
@@ -125,8 +138,22 @@ def test_it_ships_weights_that_judge_and_bind_the_prompt(shipped: RewardVLM) -> 
     assert found["position_consistency"]["accuracy"] >= MEASURED["position"]
 
 
-# A little below what seed 0 reaches on this very set, for other machines' arithmetic.
-MEASURED = {"overall": 0.8, "prompt_swap": 0.85, "position": 0.75}
+def test_it_is_not_taken_in_by_degenerate_textures(shipped: RewardVLM) -> None:
+    rng = np.random.default_rng(3)
+    first, second, queries = [], [], []
+    for _ in range(24):
+        scene = sample_scene(rng, "fill")
+        clean = target_picture(scene)
+        canvas = Canvas(scene, surroundings(scene), mask_picture(scene.box) > 0)
+        spoilt = to_pixels(texture(rng, 0.6, clean.astype(np.float32), canvas))
+        source = torch.from_numpy(source_picture(scene)).permute(2, 0, 1)[None] / 255
+        mask = torch.from_numpy(canvas.inside)[None, None].float()
+        for shown, views in ((clean, first), (spoilt, second)):
+            picture = torch.from_numpy(shown).permute(2, 0, 1)[None] / 255
+            views.append(reward_view(picture, source, mask, shipped.view))
+        queries.append([query("fill", d, scene.prompt) for d in ("structure", "aesthetics")])
+    found = margins(shipped, torch.cat(first), torch.cat(second), queries)
+    assert float((found > 0).float().mean()) >= 0.95
 
 
 def test_it_says_in_its_card_what_was_measured() -> None:
