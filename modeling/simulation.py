@@ -83,11 +83,13 @@ def _judge(
     assignment: Assignment, *, noise: float, rng: np.random.Generator
 ) -> dict[str, judgments.Answer]:
     source = assignment.set.source
+    assert source.scene is not None  # `simulate` refused the others
     scene = Scene.from_dict(source.scene)
     candidates = list(assignment.set.candidates.select_related("image").order_by("index"))
     scores = [
         truth.score(np.asarray(images.open_image(candidate.image)), scene)
         for candidate in candidates
+        if candidate.image is not None
     ]
     answers = {}
     for dimension in campaigns.dimensions_for(assignment.item.campaign, source.task):

@@ -188,7 +188,7 @@ DIMENSIONS: dict[str, DimensionRow] = {
         "name": "Artifacts",
         "question": "Which has the fewest artifacts, and which the most?",
         "query": "Does the first image have fewer artifacts than the second?",
-        "guideline": "Grids, halos, colour fringes, repeated patches and other machine-made traces.",
+        "guideline": "Grids, halos, colour fringes, repeated patches, other machine-made traces.",
         "uses_prompt": False,
         "active": False,
     },

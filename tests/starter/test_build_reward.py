@@ -140,7 +140,9 @@ def test_it_ships_weights_that_judge_and_bind_the_prompt(shipped: RewardVLM) -> 
 
 def test_it_is_not_taken_in_by_degenerate_textures(shipped: RewardVLM) -> None:
     rng = np.random.default_rng(3)
-    first, second, queries = [], [], []
+    first: list[torch.Tensor] = []
+    second: list[torch.Tensor] = []
+    queries: list[list[str]] = []
     for _ in range(24):
         scene = sample_scene(rng, "fill")
         clean = target_picture(scene)
