@@ -27,12 +27,13 @@ PASSWORD = "oneloop"
 HOLDOUT_PER_TASK = 60
 TRAIN_PER_TASK = 200
 MAX_PIXELS = 64 * 64
-# What the starter policy was trained for: few steps, guidance embedding 0-50.
+# What the starter policy was trained for: few steps, guidance embedding 0-50. Strength and true CFG
+# move its quality most, so they are what makes candidates of a set differ.
 PLAN = {
-    "steps": [4, 6, 8, 12],
-    "strength": [1.0, 0.9],
-    "guidance_scale": [5.0, 15.0, 30.0, 45.0],
-    "true_cfg_scale": [1.0, 1.5, 2.0],
+    "steps": [3, 6, 10],
+    "strength": [1.0, 0.9, 0.8],
+    "guidance_scale": [5.0, 30.0, 45.0],
+    "true_cfg_scale": [1.0, 2.0, 3.0],
     "negative_prompts": ["", "blurry", "low quality"],
 }
 
