@@ -97,6 +97,9 @@ class PolicyConfig:
     true_cfg_scale: float = 1.0  # above 1: true CFG with `negative_prompt`
     negative_prompt: str = ""
     references_per_source: int = 2  # frozen: references cached per source
+    reference_best_of: int = (
+        1  # samples per reference, of which the reward model's favourite is kept
+    )
     reference_staleness: int = 0  # dynamic: steps for which a source's reference may be used again
     max_pixels: int = 262144  # larger sources are scaled down to this area
 
@@ -117,7 +120,7 @@ class PolicyConfig:
         _choice("anchor", self.anchor, ANCHORS)
         for name in ("steps", "batch_size", "lora_rank", "num_inference_steps"):
             _check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        for name in ("references_per_source", "checkpoint_every"):
+        for name in ("references_per_source", "reference_best_of", "checkpoint_every"):
             _check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         for name in ("micro_batch_size", "warmup_steps", "sample_every", "reference_staleness"):
             _check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")

@@ -22,7 +22,7 @@ from generation.diffusion.sampling import (
     velocity,
 )
 from modeling.policy.config import PolicyConfig
-from modeling.policy.objective import toward_policy
+from modeling.policy.objective import mean_over_dimensions, toward_policy
 from modeling.policy.sources import Batch
 from modeling.reward.scoring import margins
 from modeling.reward.view import reward_view
@@ -127,3 +127,16 @@ def score(
         present=present,
         dimensions=[list(row.queries) for row in batch.rows],
     )
+
+
+@torch.no_grad()
+def favourites(vlm: RewardVLM, drawn: list[Tensor], batch: Batch) -> Tensor:
+    """Of several pictures (B, 3, H, W) of each row the one that the reward model likes best: its
+    mean margin over the first one, both orders averaged."""
+    totals = [torch.zeros(len(batch.rows), device=drawn[0].device)]
+    first = torch.ones(len(batch.rows), dtype=torch.bool)
+    for pictures in drawn[1:]:
+        scores = score(vlm, pictures, drawn[0], batch, torch.stack([first, ~first]))
+        totals.append(mean_over_dimensions(scores.margins.mean(0), scores.present).to(totals[0]))
+    best = torch.stack(totals).argmax(0)
+    return torch.stack(drawn)[best, torch.arange(len(best), device=best.device)]

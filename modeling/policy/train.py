@@ -52,7 +52,7 @@ from modeling.policy.objective import (
     straight_through,
 )
 from modeling.policy.references import References
-from modeling.policy.rollouts import SEED_LIMIT, Sampler, Scores, score
+from modeling.policy.rollouts import SEED_LIMIT, Sampler, Scores, favourites, score
 from modeling.policy.samples import save_grid
 from modeling.policy.sources import Batch, Sources, read_rows
 from modeling.policy.watch import Watch, seed_of, spread, start_watch
@@ -235,9 +235,12 @@ def reference_images(
         )
         # Frozen references are a property of the run; the EMA's are drawn anew each time.
         made = 0 if frozen else step
-        seeds = [seed_of("reference", config.seed, made, *keys[i]) for i in indices]
+        drawn = []
         with trainer.roles.acting(REFERENCE if frozen else EMA) as transformer:
-            return trainer.sampler.pictures(transformer, chosen, seeds)
+            for turn in range(config.reference_best_of):
+                seeds = [seed_of("reference", config.seed, made, turn, *keys[i]) for i in indices]
+                drawn.append(trainer.sampler.pictures(transformer, chosen, seeds))
+        return favourites(trainer.vlm, drawn, chosen)
 
     return trainer.references.get(step, keys, make)
 
