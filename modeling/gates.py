@@ -8,8 +8,11 @@ from typing import Any
 
 from modeling.statistics import holm, wilson
 
-# A cell of the accuracy table with fewer held-out comparisons than this says little by itself.
-FEW = 10
+# A cell of the accuracy table with fewer held-out comparisons than this says little by itself: .75
+# on 16 is not above chance. With the other tasks' it is judged, and alone that it is not below.
+FEW = 30
+# From this many on its own figure must at least not speak against it.
+SOME = 10
 # From this many comparisons on a figure stands by itself.
 ENOUGH = 60
 PROMPT_SWAP = 0.75
@@ -48,9 +51,11 @@ def unusable_dimensions(
     for task, row in table.items():
         for dimension, cell in row.items():
             right, n = cell["accuracy"] * cell["n"], cell["n"]
-            if n < FEW:
+            against = n >= SOME and cell["accuracy"] <= 0.5
+            if n < FEW and not against:
                 right, n = pooled[dimension]
-            reason = known.get((task, dimension)) if n < FEW else _not_above_chance(right, n)
+            known_reason = known.get((task, dimension))
+            reason = known_reason if n < SOME else _not_above_chance(right, n)
             if reason:
                 unusable.append([task, dimension, reason])
             known.pop((task, dimension), None)

@@ -72,6 +72,17 @@ def test_it_judges_a_small_cell_together_with_the_other_tasks() -> None:
     table = {"fill": {"structure": cell(0.9, 60)}, "removal": {"structure": cell(0.5, 4)}}
 
     assert gates.unusable_dimensions({"reward_accuracy": table}) == []
+    table["removal"]["structure"] = cell(0.7, 16)
+    assert gates.unusable_dimensions({"reward_accuracy": table}) == []
+
+
+def test_it_does_not_let_other_tasks_hide_a_cell_at_chance() -> None:
+    table = {"fill": {"structure": cell(0.9, 60)}, "removal": {"structure": cell(0.45, 20)}}
+
+    ((task, _, reason),) = gates.unusable_dimensions({"reward_accuracy": table})
+
+    assert task == "removal"
+    assert "n = 20" in reason
 
 
 def test_it_keeps_the_parents_verdict_where_too_little_was_measured() -> None:
