@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from generation.diffusion.spec import PolicySpec
 
 ALGORITHMS = ("frozen", "dynamic")
-REWARD_FORMS = ("margin", "probability")
+REWARD_FORMS = ("margin", "squared", "probability")
 ORDERS = ("random", "both", "policy_first")
 DTYPES = ("float32", "bfloat16")
 ANCHORS = ("parent", "base")
@@ -34,8 +34,8 @@ class MonitorConfig:
 
     every: int = 20  # steps between two checks, 0 = never
     sources: int = 16  # held-out sources that are sampled at each check
-    max_drift: float = 0.30  # relative squared change of the velocity field
-    max_psnr_drop: float = 6.0  # dB lost outside the mask
+    max_drift: float = 0.10  # relative squared change of the velocity field
+    max_psnr_drop: float = 3.0  # dB lost outside the mask
     max_roughness: float = 2.0  # high-frequency energy inside the mask, times the parent's
     max_grid: float = 1.6  # jumps across token borders against jumps inside, times the parent's
     stop: bool = True  # False only logs the alarm
@@ -78,11 +78,12 @@ class PolicyConfig:
     ema_decay: float = 0.98  # tau, reached gradually: min(tau, (1 + step) / (10 + step))
 
     # --- reward ---
-    reward_form: str = "margin"  # hinge on the logit margin, or on the probability as in the paper
+    reward_form: str = "margin"  # hinge on the margin, its square, or the paper's on P(Yes)
     cap: float = 0.95  # lambda: a reward above this probability earns nothing more
     order: str = "random"  # which image the reward model sees first: random, both or policy_first
     straight_through: bool = False  # score the finished sample, with the endpoint's gradient
     anchor_weight: float = 5.0  # times the velocity's squared distance from the anchor
+    tone_weight: float = 0.0  # times the squared distance of the velocities' means under the mask
     anchor: str = (
         "parent"  # what the anchor holds on to: the parent policy or the base without LoRA
     )
@@ -124,7 +125,7 @@ class PolicyConfig:
             _check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         for name in ("micro_batch_size", "warmup_steps", "sample_every", "reference_staleness"):
             _check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        for name in ("weight_decay", "anchor_weight", "guidance_scale"):
+        for name in ("weight_decay", "anchor_weight", "tone_weight", "guidance_scale"):
             _check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         for name in ("lr", "max_grad_norm"):
             _check(getattr(self, name) > 0, name, getattr(self, name), "above 0")

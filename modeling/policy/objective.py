@@ -35,13 +35,16 @@ def capped_hinge(margins: Tensor, cap: float, form: str) -> Tensor:
     """Loss per question, 0 from the cap on.
 
     "probability": max(0, cap - sigmoid(m)), the paper's. "margin": max(0, logit(cap) - m), which
-    reaches 0 at the same point and keeps its slope where P(Yes) is close to 0.
+    reaches 0 at the same point and keeps its slope where P(Yes) is close to 0. "squared": half the
+    square of that, which spends the gradient on what is clearly worse than the reference.
     """
     if form == "probability":
         return F.relu(cap - margins.sigmoid())
     if form == "margin":
         return F.relu(math.log(cap / (1 - cap)) - margins)
-    raise ValueError(f"Unknown reward form {form!r}: use 'margin' or 'probability'.")
+    if form == "squared":
+        return 0.5 * F.relu(math.log(cap / (1 - cap)) - margins).square()
+    raise ValueError(f"Unknown reward form {form!r}: use 'margin', 'squared' or 'probability'.")
 
 
 def mean_over_dimensions(values: Tensor, present: Tensor) -> Tensor:
@@ -62,6 +65,17 @@ def straight_through(value: Tensor, carrier: Tensor) -> Tensor:
 def anchor_loss(velocity: Tensor, anchor: Tensor) -> Tensor:
     """Squared distance (B,) of two velocity fields (B, S, C) at the same latents and time."""
     return (velocity.float() - anchor.float()).square().mean(dim=(1, 2))
+
+
+def tone_loss(velocity: Tensor, anchor: Tensor, inside: Tensor) -> Tensor:
+    """Squared distance (B,) of the two fields' means over the tokens under the mask (B, S).
+
+    A reward model hardly sees a shift of tone of two or three levels, people see it as a seam. Such
+    a shift is small in `anchor_loss`, whose mean it is: here it counts alone.
+    """
+    share = inside / inside.sum(1, keepdim=True).clamp(min=1)  # (B, S)
+    moved = ((velocity.float() - anchor.float()) * share[..., None]).sum(1)  # (B, C)
+    return moved.square().mean(1)
 
 
 def task_probabilities(weights: Mapping[str, float]) -> dict[str, float]:

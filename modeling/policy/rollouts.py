@@ -129,6 +129,12 @@ def score(
     )
 
 
+def inside_tokens(conditions: FillConditions) -> Tensor:
+    """Tokens with any pixel under the mask, 0 or 1: (B, S). The packed mask stands last."""
+    channels = conditions.image_latents.shape[-1]
+    return (conditions.masked_image[..., channels:].float().amax(-1) > 0.5).float()
+
+
 @torch.no_grad()
 def favourites(vlm: RewardVLM, drawn: list[Tensor], batch: Batch) -> Tensor:
     """Of several pictures (B, 3, H, W) of each row the one that the reward model likes best: its

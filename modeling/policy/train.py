@@ -50,9 +50,10 @@ from modeling.policy.objective import (
     capped_hinge,
     mean_over_dimensions,
     straight_through,
+    tone_loss,
 )
 from modeling.policy.references import References
-from modeling.policy.rollouts import SEED_LIMIT, Sampler, Scores, favourites, score
+from modeling.policy.rollouts import SEED_LIMIT, Sampler, Scores, favourites, inside_tokens, score
 from modeling.policy.samples import save_grid
 from modeling.policy.sources import Batch, Sources, read_rows
 from modeling.policy.watch import Watch, seed_of, spread, start_watch
@@ -286,14 +287,13 @@ def _forward_backward(
         loss = mean_over_dimensions(hinge, scores.present).mean()
         (gradient,) = torch.autograd.grad(loss, pixels)
         anchor = anchor_loss(predicted, held).mean()
-        torch.autograd.backward(
-            (pictures, anchor),
-            (gradient * share, torch.as_tensor(config.anchor_weight * share, device=anchor.device)),
-        )
+        tone = tone_loss(predicted, held, inside_tokens(batch.conditions)).mean()
+        holding = config.anchor_weight * anchor + config.tone_weight * tone
+        torch.autograd.backward((pictures, share * holding), (gradient * share, None))
     return Outcome(
         scores=Scores(scores.margins.detach(), scores.present, scores.dimensions),
         tasks=[row.task for row in batch.rows],
-        loss=float(loss.detach()) + config.anchor_weight * float(anchor.detach()),
+        loss=float(loss.detach()) + float(holding.detach()),
         anchor=float(anchor.detach()),
         outside_psnr=float(
             monitors.outside_psnr(pixels.detach(), batch.images, batch.masks).mean()

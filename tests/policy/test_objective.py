@@ -11,6 +11,7 @@ from modeling.policy.objective import (
     source_chances,
     straight_through,
     task_probabilities,
+    tone_loss,
     toward_policy,
 )
 
@@ -28,6 +29,16 @@ def test_its_margin_hinge_ends_at_the_same_cap() -> None:
     assert loss.tolist() == pytest.approx([2.19722, 4.19722, 0.0, 0.0], abs=1e-5)
 
 
+def test_its_squared_hinge_grows_with_the_distance() -> None:
+    """At cap 1/2 the hinge ends at margin 0: half of 3^2 at -3, with slope -3; half of 1 at -1."""
+    margins = tensor([-3.0, -1.0, 2.0], requires_grad=True)
+    loss = capped_hinge(margins, 0.5, "squared")
+    assert loss.tolist() == [4.5, 0.5, 0.0]
+    loss.sum().backward()
+    assert margins.grad is not None
+    assert margins.grad.tolist() == [-3.0, -1.0, 0.0]
+
+
 def test_its_margin_hinge_does_not_saturate() -> None:
     """d/dm of sigmoid at -8 is .0003; the margin's slope is 1 there, and 0 beyond the cap."""
     found = {}
@@ -41,7 +52,7 @@ def test_its_margin_hinge_does_not_saturate() -> None:
 
 
 def test_it_refuses_another_form() -> None:
-    with pytest.raises(ValueError, match="'margin' or 'probability'"):
+    with pytest.raises(ValueError, match="'margin', 'squared' or 'probability'"):
         capped_hinge(tensor([0.0]), 0.9, "log")
 
 
@@ -74,6 +85,13 @@ def test_its_anchor_is_the_mean_squared_distance() -> None:
     other = torch.zeros(2, 2, 2)
     other[1] = 5.0
     assert anchor_loss(velocity, other).tolist() == [3.0, 0.0]
+
+
+def test_its_tone_is_the_squared_shift_of_the_mean_under_the_mask() -> None:
+    """Two tokens of three are inside: moves of (1, 3) average 2, squared 4; (1, -1) is no shift."""
+    moved = tensor([[[1.0], [3.0], [50.0]], [[1.0], [-1.0], [50.0]]])
+    inside = tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0]])
+    assert tone_loss(moved, torch.zeros(2, 3, 1), inside).tolist() == [4.0, 0.0]
 
 
 def test_a_tasks_share_does_not_depend_on_its_number_of_sources() -> None:
