@@ -16,8 +16,8 @@ class RoundConfig:
     """The configuration of one round, stored with its row."""
 
     # Candidate sets a task to label, from training pictures.
-    sets_per_task: int = 48
-    # The same from held-out pictures, for the reward model's figures; -1 is half of sets_per_task.
+    sets_per_task: int = 40
+    # The same from held-out pictures, for the reward model's figures; -1 is 0.6 of sets_per_task.
     holdout_sets_per_task: int = -1
     # Held-out sources a task on which the new policy is compared with its parent.
     evaluation_sources_per_task: int = 60
@@ -67,7 +67,7 @@ class RoundConfig:
     def holdout_sets(self) -> int:
         if self.holdout_sets_per_task >= 0:
             return self.holdout_sets_per_task
-        return max(1, self.sets_per_task // 2)
+        return max(1, round(0.6 * self.sets_per_task))
 
 
 # A person labels fewer sets than a program, and all of a person's labels are worth learning from.
