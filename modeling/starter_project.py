@@ -13,8 +13,9 @@ from PIL import Image as PILImage
 
 from annotation.campaigns import open_campaign
 from annotation.models import Campaign
-from generation import candidates, policies, sources
+from generation import candidates, images, policies
 from generation.models import GenerationRun, Policy, SamplingPlan, Source, Split, Task
+from generation.sources import split_of
 from modeling.models import RewardModel
 from modeling.starter import world
 from modeling.taxonomy import seed
@@ -27,6 +28,7 @@ PASSWORD = "oneloop"
 HOLDOUT_PER_TASK = 60
 TRAIN_PER_TASK = 200
 MAX_PIXELS = 64 * 64
+BLOCK = 50  # scenes that are stored together
 # What the starter policy was trained for: few steps, guidance embedding 0-50. Strength and true CFG
 # move its quality most, so they are what makes candidates of a set differ.
 PLAN = {
@@ -98,36 +100,44 @@ def _plan_for(task: Task) -> None:
     )
 
 
-@transaction.atomic  # one commit for hundreds of rows: each would wait for the disk
 def _add_sources(task: Task, per_task: int | None) -> int:
     """Scenes in the order of their number until both splits are full."""
     wanted = {Split.TRAIN: TRAIN_PER_TASK, Split.HOLDOUT: HOLDOUT_PER_TASK}
     if per_task is not None:
         wanted = {Split.TRAIN: per_task, Split.HOLDOUT: per_task}
-    counts = {
-        split: Source.objects.filter(task=task, split=split, scene__isnull=False).count()
-        for split in wanted
-    }
-    added = 0
-    number = Source.objects.filter(task=task, external_id__startswith="starter/").count()
-    while any(counts[split] < wanted[split] for split in wanted):
-        rng = np.random.default_rng([world.TASKS.index(task.slug), number])
-        example = world.sample_example(rng, task.slug)
-        source, created = sources.add_source(
-            task=task,
-            image=PILImage.fromarray(example.image),
-            mask=PILImage.fromarray(example.mask),
-            prompt="" if task.fixed_prompt else example.prompt,
-            tags={"background": example.scene.background.kind},
-            external_id=f"starter/{task.slug}/{number}",
-            licence="CC0-1.0",
-            scene=example.scene.to_dict(),
-        )
-        number += 1
-        if created:
-            counts[Split(source.split)] += 1
-            added += 1
-    return added
+    mine = Source.objects.filter(task=task, external_id__startswith="starter/")
+    first, number = mine.count(), mine.count()
+    while any(mine.filter(split=split).count() < count for split, count in wanted.items()):
+        _add_block(task, range(number, number + BLOCK))
+        number += BLOCK
+    return mine.count() - first
+
+
+def _add_block(task: Task, numbers: range) -> None:
+    """Sources of the scenes with these numbers, written together."""
+    examples = [
+        world.sample_example(np.random.default_rng([world.TASKS.index(task.slug), n]), task.slug)
+        for n in numbers
+    ]
+    pictures = images.store_all([PILImage.fromarray(one.image) for one in examples])
+    masks = images.store_all([PILImage.fromarray(one.mask) for one in examples])
+    Source.objects.bulk_create(
+        [
+            Source(
+                task=task,
+                image=picture,
+                mask=mask,
+                prompt="" if task.fixed_prompt else example.prompt,
+                split=split_of(picture.sha256),
+                tags={"background": example.scene.background.kind},
+                external_id=f"starter/{task.slug}/{n}",
+                licence="CC0-1.0",
+                scene=example.scene.to_dict(),
+            )
+            for n, example, picture, mask in zip(numbers, examples, pictures, masks, strict=True)
+        ],
+        ignore_conflicts=True,
+    )
 
 
 def _add_people() -> None:
