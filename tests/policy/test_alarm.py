@@ -62,20 +62,18 @@ def _write_run(directory: Path, **values: Any) -> Path:
 
 
 @pytest.mark.slow
-def test_an_unanchored_run_trips_the_alarm_and_an_anchored_one_does_not(tmp_path: Path) -> None:
-    values: dict[str, Any] = {
-        "steps": 30,
-        "lr": 3e-3,
-        "monitor": {"every": 3, "sources": 5},
-    }
+def test_a_run_without_the_anchor_trips_the_alarm_and_the_same_run_with_it_does_not(
+    tmp_path: Path,
+) -> None:
+    values: dict[str, Any] = {"steps": 15, "lr": 3e-3, "monitor": {"every": 3, "sources": 5}}
     wild = _write_run(tmp_path / "wild", anchor_weight=0.0, **values)
     with pytest.raises(RunError, match="games its reward"):
         train(wild)
     stopped = json.loads((wild / "result.json").read_text())
-    assert stopped["step"] <= 30
     assert stopped["alarm"] == json.loads((wild / "error.json").read_text())["message"]
     checks = [row["monitor"] for row in RunDirectory(wild).metrics() if "monitor" in row]
-    assert checks[-1]["reward"] > 0.5  # the reward alone would have called it an improvement
+    # The reward alone would have called it an improvement.
+    assert checks[-1]["reward"] > checks[0]["reward"] > 0.5
 
-    calm = _write_run(tmp_path / "calm", steps=9, monitor=values["monitor"])
+    calm = _write_run(tmp_path / "calm", anchor_weight=30.0, **values)
     assert train(calm)["alarm"] == ""
