@@ -44,6 +44,7 @@ def test_a_source_is_uploaded_without_javascript(
     assert page.url == f"{live_server.url}/sources/"
     assert "The source was added" in page.inner_text("body")
     assert page.locator("figure").count() == 4
+    page.wait_for_load_state("networkidle")
     widths = page.eval_on_selector_all("figure img", "all => all.map(img => img.naturalWidth)")
     assert all(widths)
     _shoot(page, "listed")
