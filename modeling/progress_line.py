@@ -20,7 +20,7 @@ class Printer:
 
     def __call__(self, done: int, total: int, message: str = "") -> None:
         now = time.monotonic()
-        if done < total and now - self.last < self.every:
+        if not total or (done < total and now - self.last < self.every):
             return
         self.last = now
         self.out.write(f"  {done}/{total} {message}".rstrip())
