@@ -234,6 +234,7 @@ def train_reward(work: Work) -> dict[str, Any]:
                 snapshot=snapshot,
                 parent=work.round.parent_reward,
                 config={"seed": work.round.seed, **work.config.reward},
+                min_judgments=min(work.config.min_judgments, runs.MIN_JUDGMENTS),
                 user=work.round.started_by,
             )
             work.note(snapshot=snapshot.pk, run=run.pk)
