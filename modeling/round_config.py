@@ -25,7 +25,7 @@ class RoundConfig:
     evaluation_seed: int = 0
     # How evaluation pictures are sampled.
     sampling: Sampling = field(default_factory=Sampling)
-    # Labels with a best and a worst that training needs before people may stop labelling.
+    # Labels with a best and a worst on training pictures that training needs.
     min_judgments: int = 20
     # Share of slips of simulated annotators.
     noise: float = 0.05

@@ -27,7 +27,7 @@ from annotation.queue import judged_share
 from generation import policies
 from generation.candidates import CandidateError
 from generation.images import ImageError
-from generation.models import GenerationRun, Policy, Source
+from generation.models import GenerationRun, Policy, Source, Split
 from generation.ownership import JobState, LeaseLost
 from modeling import evaluation, launch, round_config, round_steps, runs, snapshots
 from modeling.models import Evaluation, RewardModel, Round, RoundStep, TrainingRun
@@ -147,9 +147,10 @@ def _name(round_: Round) -> str:
 
 def current_step(round_: Round) -> RoundStep | None:
     """The first step that is not done; None when the round is over."""
-    if Round.objects.filter(pk=round_.pk, finished_at__isnull=False).exists():
-        return None
-    return round_.steps.exclude(state=JobState.SUCCEEDED).order_by("position").first()
+    steps = RoundStep.objects.filter(round_id=round_.pk, round__finished_at__isnull=True)
+    # With a fresh round: the caller's may not know its campaign yet.
+    unfinished = steps.exclude(state=JobState.SUCCEEDED).select_related("round__campaign")
+    return unfinished.order_by("position").first()
 
 
 def waits_for_people(step: RoundStep) -> bool:
@@ -299,14 +300,18 @@ class Labelling:
     done: int  # sets
     total: int
     judgments: int
-    missing: int  # labels still needed before the reward model can be trained
+    missing: int  # labels on training pictures still needed before anything can be learned
     waiting: bool  # the label step is the current one
 
 
 def labelling_progress(round_: Round) -> Labelling:
     done, total = judged_share(_campaign(round_))
     mine = Judgment.objects.current().filter(assignment__item__campaign=round_.campaign)
-    usable = round_steps.judgments_of(round_).filter(outcome=Judgment.Outcome.PICKED).count()
+    usable = (
+        round_steps.judgments_of(round_)
+        .filter(outcome=Judgment.Outcome.PICKED, set__source__split=Split.TRAIN)
+        .count()
+    )
     step = current_step(round_)
     return Labelling(
         done=done,
@@ -325,8 +330,8 @@ def finish_labelling(round_: Round) -> None:
     missing = labelling_progress(round_).missing
     if missing:
         raise RoundError(
-            f"{missing} more labels with a best and a worst are needed before the reward model can "
-            "be trained. Label more sets first."
+            f"{missing} more labels with a best and a worst on training pictures are needed before "
+            "the reward model can be trained. Label more sets first."
         )
     campaigns.change_state(_campaign(round_), Campaign.State.CLOSED)
     round_.refresh_from_db()
