@@ -58,13 +58,13 @@ class PolicyConfig:
 
     # --- algorithm ---
     algorithm: str = "frozen"  # frozen: Algorithm 1; dynamic: Algorithm 2, reference = EMA
-    steps: int = 180
+    steps: int = 260
     batch_size: int = 16  # sources a step and process
     micro_batch_size: int = 0  # sources whose activations coexist, 0 = the whole batch
     seed: int = 0
 
     # --- optimisation ---
-    lr: float = 6e-4
+    lr: float = 3e-4
     warmup_steps: int = 10  # linear warm-up of the learning rate
     final_lr: float = 0.1  # share of it left at the end (linear decay over the second half)
     weight_decay: float = 0.0
@@ -75,21 +75,21 @@ class PolicyConfig:
 
     # --- reward ---
     reward_form: str = "margin"  # hinge on the margin, its square, or the paper's on P(Yes)
-    cap: float = 0.5  # lambda: a reward above this probability earns nothing more
+    cap: float = 0.95  # lambda: a reward above this probability earns nothing more
     order: str = "random"  # which image the reward model sees first: random, both or policy_first
-    straight_through: bool = True  # score the finished sample, with the endpoint's gradient
-    anchor_weight: float = 3.0  # times the velocity's squared distance from the anchor
+    straight_through: bool = False  # score the finished sample, with the endpoint's gradient
+    anchor_weight: float = 5.0  # times the velocity's squared distance from the anchor
     tone_weight: float = 0.0  # times the squared distance of the velocities' means under the mask
     anchor: str = "parent"  # what is held on to: the parent policy, or the base without LoRA
 
     # --- rollouts ---
     num_inference_steps: int = 6
-    t_range: tuple[float, float] = (0.0, 0.7)  # part of the steps that carry the gradient
+    t_range: tuple[float, float] = (0.55, 1.0)  # part of the steps that carry the gradient
     guidance_scale: float = 30.0
     true_cfg_scale: float = 1.0  # above 1: true CFG with `negative_prompt`
     negative_prompt: str = ""
-    references_per_source: int = 1  # frozen: references cached per source
-    reference_best_of: int = 4  # samples per reference; the reward model's favourite is kept
+    references_per_source: int = 2  # frozen: references cached per source
+    reference_best_of: int = 1  # samples per reference; the reward model's favourite is kept
     reference_staleness: int = 0  # dynamic: steps for which a source's reference may be used again
     max_pixels: int = 262144  # larger sources are scaled down to this area
 
