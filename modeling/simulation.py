@@ -88,11 +88,10 @@ def _judge(
     assert source.scene is not None  # `simulate` refused the others
     scene = Scene.from_dict(source.scene)
     candidates = list(assignment.set.candidates.select_related("image").order_by("index"))
-    scores = [
-        truth.score(np.asarray(images.open_image(candidate.image)), scene)
-        for candidate in candidates
-        if candidate.image is not None
-    ]
+    scores = []
+    for candidate in candidates:
+        assert candidate.image is not None  # the queue hands out ready sets only
+        scores.append(truth.score(np.asarray(images.open_image(candidate.image)), scene))
     answers = {}
     for dimension in campaigns.dimensions_for(assignment.item.campaign, source.task):
         if dimension.slug not in scores[0]:
