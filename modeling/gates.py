@@ -15,7 +15,7 @@ FEW = 30
 SOME = 10
 # From this many comparisons on a figure stands by itself.
 ENOUGH = 60
-PROMPT_SWAP = 0.75
+PROMPT_SWAP = 0.85
 # 5 % two-sided: "worse" is one side of it.
 ALPHA = 0.025
 # Outside the mask a new policy may lose this many dB against its parent.

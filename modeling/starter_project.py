@@ -18,6 +18,7 @@ from generation.models import GenerationRun, Policy, SamplingPlan, Source, Split
 from generation.sources import split_of
 from modeling.models import RewardModel
 from modeling.starter import world
+from modeling.starter.taxonomy import SAMPLING_PLAN
 from modeling.taxonomy import seed
 
 WEIGHTS = Path(__file__).parent / "starter" / "weights"
@@ -29,15 +30,6 @@ HOLDOUT_PER_TASK = 60
 TRAIN_PER_TASK = 200
 MAX_PIXELS = 64 * 64
 BLOCK = 50  # scenes that are stored together
-# What the starter policy was trained for: few steps, guidance embedding 0-50. Strength and true CFG
-# move its quality most, so they are what makes candidates of a set differ.
-PLAN = {
-    "steps": [3, 6, 10],
-    "strength": [1.0, 0.9, 0.8],
-    "guidance_scale": [5.0, 30.0, 45.0],
-    "true_cfg_scale": [1.0, 2.0, 3.0],
-    "negative_prompts": ["", "blurry", "low quality"],
-}
 
 
 @dataclass(frozen=True)
@@ -96,7 +88,7 @@ def _plan_for(task: Task) -> None:
         task=task,
         version=newest.version + 1 if newest else 1,
         made_by="starter project",
-        **PLAN,
+        **SAMPLING_PLAN,
     )
 
 

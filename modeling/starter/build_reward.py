@@ -3,7 +3,7 @@
     python -m modeling.starter.build_reward --out DIR --policy modeling/starter/weights/policy
 
 Stages (see reward_stages for why each is needed):
-    data      groups of answers with ground truth, in shards
+    data      groups of drawn answers and of a policy's samples, with ground truth, in shards
     vision    the tower alone, read by throw-away linear heads
     language  a fresh language model on the frozen tower's cached tokens, with deep supervision
     joint     both together at lower rates
@@ -45,7 +45,7 @@ from modeling.starter.reward_model import (
     save,
 )
 from modeling.starter.reward_questions import draw_pairs
-from modeling.starter.reward_rollouts import policy_groups
+from modeling.starter.reward_rollouts import OWN, policy_groups
 from modeling.starter.reward_stages import (
     Examiner,
     Heads,
@@ -71,13 +71,14 @@ class Recipe:
     seed: int = 0
     shards: int = 16
     groups_per_shard: int = 250
-    # A policy in diffusers' layout whose samples are mixed in; "" = drawn answers only.
+    # A policy in diffusers' layout; its samples feed `policy_share` of the steps of the vision and
+    # the joint stage. "" = drawn answers only.
     policy: str = ""
-    policy_shards: int = 2
-    policy_share: float = 0.35
+    policy_shards: int = 8
+    policy_share: float = 0.55
     vision_steps: int = 3600
     language_steps: int = 1200
-    joint_steps: int = 1300
+    joint_steps: int = 2000
     groups_per_step: int = 4
     pairs_per_step: int = 16
     vision_rate: float = 1e-3
@@ -197,23 +198,37 @@ def optimise(
     loop.run(modules, optimizer, total, step)
 
 
-def vision_stage(build: Build, groups: Groups, views: Tensor) -> None:
+@dataclass(frozen=True)
+class Material:
+    """Groups with the reward view of every answer, (n, V, 3, H, W) uint8."""
+
+    groups: Groups
+    views: Tensor
+
+
+def chosen(sets: Sequence[Material], rng: np.random.Generator, share: float) -> Material:
+    """The first set, or, in `share` of the steps, the second one if there is one."""
+    return sets[int(len(sets) > 1 and rng.random() < share)]
+
+
+def vision_stage(build: Build, sets: Sequence[Material]) -> None:
     recipe, visual = build.recipe, build.model.model.visual
     rng = np.random.default_rng([recipe.seed, 40])
-    some = rng.integers(0, len(groups), 400)
-    start_from_patches(visual, patches_of(views[some, 2], build.layout).flatten(0, 1))
-    flippable = torch.tensor([task != "text_rendering" for task in groups.tasks])
-    drawn, scores = torch.from_numpy(groups.drawn), prompt_free(torch.from_numpy(groups.scores))
+    some = rng.integers(0, len(sets[0].groups), 400)
+    start_from_patches(visual, patches_of(sets[0].views[some, 2], build.layout).flatten(0, 1))
 
     def loss_of(index: int) -> Tensor:
         rng = np.random.default_rng([recipe.seed, 41, index])
-        rows = torch.from_numpy(rng.integers(0, len(groups), recipe.groups_per_step))
-        seen = views[rows]
+        one = chosen(sets, rng, recipe.policy_share)
+        rows = rng.integers(0, len(one.groups), recipe.groups_per_step)
+        seen = one.views[torch.from_numpy(rows)]
         if rng.random() < 0.5:
-            seen = torch.where(flippable[rows][:, None, None, None, None], seen.flip(-1), seen)
+            flips = torch.tensor([one.groups.tasks[row] != "text_rendering" for row in rows])
+            seen = torch.where(flips[:, None, None, None, None], seen.flip(-1), seen)
         tokens = build.tokens(seen.flatten(0, 1))
         size = (len(rows), seen.shape[1], -1)
-        facts = drawn[rows], scores[rows]
+        scores = prompt_free(torch.from_numpy(one.groups.scores[rows]))
+        facts = torch.from_numpy(one.groups.drawn[rows]), scores
         return picture_loss(build.mean, tokens.mean(1).view(size), *facts) + picture_loss(
             build.placed, tokens.reshape(size), *facts
         )
@@ -223,14 +238,16 @@ def vision_stage(build: Build, groups: Groups, views: Tensor) -> None:
     optimise(build.loop("vision"), modules, rates, recipe.vision_steps, loss_of)
 
 
-def language_stage(build: Build, groups: Groups, views: Tensor) -> None:
+def language_stage(build: Build, material: Material) -> None:
     recipe, model = build.recipe, build.model
+    groups = material.groups
     loop = build.loop("language")
     start_words(build.examiner, build.mean)
     cached = torch.empty(0)
     if not _finished(loop, recipe.language_steps):
         with torch.no_grad():
-            cached = torch.stack([build.tokens(one).half() for one in views])  # (n, V, T, D)
+            # (n, V, T, D)
+            cached = torch.stack([build.tokens(one).half() for one in material.views])
 
     def loss_of(index: int) -> Tensor:
         rng = np.random.default_rng([recipe.seed, 42, index])
@@ -246,18 +263,18 @@ def language_stage(build: Build, groups: Groups, views: Tensor) -> None:
     optimise(loop, modules, rates, recipe.language_steps, loss_of)
 
 
-def joint_stage(build: Build, sets: Sequence[Groups], views: Sequence[Tensor]) -> None:
-    """Everything together; the second set, if there is one, feeds `policy_share` of the steps."""
+def joint_stage(build: Build, sets: Sequence[Material]) -> None:
+    """Everything together."""
     recipe, model = build.recipe, build.model
 
     def loss_of(index: int) -> Tensor:
         rng = np.random.default_rng([recipe.seed, 43, index])
-        which = int(len(sets) > 1 and rng.random() < recipe.policy_share)
-        groups = sets[which]
+        one = chosen(sets, rng, recipe.policy_share)
+        groups = one.groups
         pairs = draw_pairs(groups, rng, recipe.pairs_per_step)
         rows = [pair.group for pair in pairs]
         both = np.array([(pair.first, pair.second) for pair in pairs])
-        seen = views[which][torch.tensor(rows)[:, None], torch.from_numpy(both)]
+        seen = one.views[torch.tensor(rows)[:, None], torch.from_numpy(both)]
         tokens = build.tokens(seen.flatten(0, 1)).view(len(pairs), 2, TOKENS, -1)
         drawn, scores = facts_of(groups, pairs)
         asked = build.examiner.loss(groups, pairs, tokens.flatten(1, 2), build.summary)
@@ -292,7 +309,7 @@ def finish(build: Build, sampled: Groups | None, started: float) -> dict[str, An
     sets = {"drawn": held} | ({"policy": sampled} if sampled is not None else {})
     reports = {}
     for name, groups in sets.items():
-        found = judge(vlm, groups, recipe.seed + 1)
+        found = judge(vlm, groups, recipe.seed + 1, OWN if name == "policy" else ())
         reports[name] = figures(found, min_test_pairs=10, temperature=vlm.temperature)
         reports[name]["by_dimension"] = by_dimension(reports[name])
     card = {
@@ -315,17 +332,17 @@ def build(out: Path, recipe: Recipe) -> dict[str, Any]:
     """Run all stages and write `out`; returns the card."""
     started = time.process_time()
     built = Build(out, recipe)
-    groups = drawn_groups(built, 0, recipe.shards, "drawn")
-    views = views_of(groups, recipe.view)
-    vision_stage(built, groups, views)
-    language_stage(built, groups, views)
-    sampled = sampled_groups(built, 500, recipe.policy_shards, "policy")
-    sets, seen = [groups], [views]
-    if sampled is not None:
-        sets.append(sampled)
-        seen.append(views_of(sampled, recipe.view))
-    joint_stage(built, sets, seen)
-    return finish(built, sampled_groups(built, 700, 1, "held"), started)
+    sets = []
+    for groups in (
+        drawn_groups(built, 0, recipe.shards, "drawn"),
+        sampled_groups(built, 500, recipe.policy_shards, "policy"),
+    ):
+        if groups is not None:
+            sets.append(Material(groups, views_of(groups, recipe.view)))
+    vision_stage(built, sets)
+    language_stage(built, sets[0])
+    joint_stage(built, sets)
+    return finish(built, sampled_groups(built, 700, 2, "held"), started)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,7 +17,7 @@ from modeling.reward.scoring import margins
 from modeling.reward.view import reward_view
 from modeling.reward.vlm import RewardVLM, load_reward_vlm
 from modeling.starter.annotators import best_worst
-from modeling.starter.reward_data import DIMENSIONS, PROMPTED, TIE, Groups
+from modeling.starter.reward_data import DIMENSIONS, PROMPTED, TIE, VARIANTS, Groups
 from modeling.starter.reward_questions import Pair, Question, query
 
 SET_SIZE = 4
@@ -25,12 +25,15 @@ SET_SIZE = 4
 GOOD, BAD = 0.8, 0.3
 
 
-def judged_pairs(groups: Groups, seed: int) -> list[Pair]:
-    """Best against worst of four answers, one pair per group and dimension that isn't a tie."""
+def judged_pairs(groups: Groups, seed: int, variants: Sequence[int] = ()) -> list[Pair]:
+    """Best against worst of four answers, one pair per group and dimension that isn't a tie.
+
+    The four are drawn from `variants`, by default from all answers.
+    """
     rng = np.random.default_rng([seed, 31])
     pairs = []
     for index in range(len(groups)):
-        chosen = rng.choice(groups.images.shape[1], SET_SIZE, replace=False)
+        chosen = rng.choice(variants or range(VARIANTS), SET_SIZE, replace=False)
         for d, name in enumerate(DIMENSIONS):
             scores = [float(groups.scores[index, k, d]) for k in chosen]
             if np.isnan(scores).any():
@@ -105,8 +108,8 @@ def outcomes(
     return found
 
 
-def judge(vlm: RewardVLM, groups: Groups, seed: int) -> list[Outcome]:
-    found = outcomes(vlm, groups, judged_pairs(groups, seed), "direct")
+def judge(vlm: RewardVLM, groups: Groups, seed: int, variants: Sequence[int] = ()) -> list[Outcome]:
+    found = outcomes(vlm, groups, judged_pairs(groups, seed, variants), "direct")
     return found + outcomes(vlm, groups, swap_pairs(groups, seed), "swap")
 
 

@@ -5,7 +5,7 @@ wording here, so that the shipped base is asked exactly what it was trained on. 
 dimension's query stands inside the question: what it names must come before the answer.
 """
 
-from typing import TypedDict
+from typing import Any, TypedDict
 
 
 class TaskRow(TypedDict):
@@ -221,3 +221,13 @@ CRITERIA: list[tuple[str, str, float]] = [
     ("text_rendering", "structure", 1.0),
     ("text_rendering", "aesthetics", 1.0),
 ]
+
+# What the starter policy was trained for: few steps, guidance embedding 0-50. Strength and true CFG
+# move its quality most, so they are what makes candidates of a set differ.
+SAMPLING_PLAN: dict[str, list[Any]] = {
+    "steps": [3, 6, 10],
+    "strength": [1.0, 0.9, 0.8],
+    "guidance_scale": [5.0, 30.0, 45.0],
+    "true_cfg_scale": [1.0, 2.0, 3.0],
+    "negative_prompts": ["", "blurry", "low quality"],
+}

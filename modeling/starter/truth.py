@@ -232,6 +232,16 @@ def _fits(found: Bools) -> dict[str, float]:
     return best
 
 
+def _colour_distances(seen: Seen) -> dict[str, float]:
+    """RGB distance of the object's median colour from every named one."""
+    core = _eroded(seen.object)
+    core = core if core.sum() >= 8 else seen.object
+    colour = np.median(seen.picture[core], axis=0)
+    return {
+        name: float(np.linalg.norm(colour - np.array(value))) for name, value in COLOURS.items()
+    }
+
+
 def _shape_scores(seen: Seen, scene: Scene) -> tuple[float, float]:
     """(text_alignment, structure) of a picture that should show one coloured shape."""
     assert scene.subject is not None
@@ -243,12 +253,7 @@ def _shape_scores(seen: Seen, scene: Scene) -> tuple[float, float]:
     fits = _fits(seen.object)
     own = fits[scene.subject.shape]
     rival = max(value for shape, value in fits.items() if shape != scene.subject.shape)
-    core = _eroded(seen.object)
-    core = core if core.sum() >= 8 else seen.object
-    colour = np.median(seen.picture[core], axis=0)
-    distances = {
-        name: float(np.linalg.norm(colour - np.array(value))) for name, value in COLOURS.items()
-    }
+    distances = _colour_distances(seen)
     hue = ramp(distances[scene.subject.colour], 35, 105)
     if min(distances, key=lambda name: distances[name]) != scene.subject.colour:
         hue = min(hue, 0.3)
@@ -275,32 +280,43 @@ def _digit_bank() -> tuple[Floats, Floats]:
     return np.array(cells, np.float32), np.stack(inks)
 
 
-def _text_scores(seen: Seen, scene: Scene) -> tuple[float, float]:
-    """(text_rendering, structure) of a picture that should show the scene's digits."""
+def _digit_fits(seen: Seen, scene: Scene) -> list[tuple[float, Floats]]:
+    """Per digit, at the shift where its ink overlaps any digit best: that overlap, and the distance
+    of its cells from every digit's (10,)."""
     ink = np.pad(_ink(seen), 2)
     cells, inks = _digit_bank()
-    reading, form = [], []
-    for index, digit in enumerate(scene.text):
+    found = []
+    for index in range(len(scene.text)):
         left = scene.box[0] + world.GRID + index * world.DIGIT_WIDTH + 2
         top = scene.box[1] + world.GRID + 2
-        best_reading, best_form = 0.0, 0.0
+        best, best_apart = 0.0, np.full(10, np.inf, np.float32)
         for dy in (-2, -1, 0, 1, 2):
             for dx in (-2, -1, 0, 1, 2):
                 y, x = top + dy, left + dx
                 patch = ink[y : y + world.DIGIT_HEIGHT, x : x + world.DIGIT_WIDTH]
                 common = np.minimum(patch, inks).sum((1, 2))
                 fit = float((common / np.maximum(patch, inks).sum((1, 2))).max())
-                if fit <= best_form:
+                if fit <= best:
                     continue
-                best_form = fit
+                best = fit
                 block = patch[:15, 2:14].reshape(5, world.CELL_HEIGHT, 3, world.CELL_WIDTH)
-                apart = np.abs(block.mean((1, 3)).reshape(15) - cells).sum(1)
-                own = float(apart[int(digit)])
-                rival = float(np.delete(apart, int(digit)).min())
-                best_reading = min(float(np.clip(0.5 + 0.8 * (rival - own), 0, 1)), ramp(own, 3, 6))
-        reading.append(best_reading)
-        form.append(best_form)
-    if float(ink.sum()) < 20:
+                best_apart = np.abs(block.mean((1, 3)).reshape(15) - cells).sum(1)
+        found.append((best, best_apart))
+    return found
+
+
+def _text_scores(seen: Seen, scene: Scene) -> tuple[float, float]:
+    """(text_rendering, structure) of a picture that should show the scene's digits."""
+    reading, form = [], []
+    for digit, (fit, apart) in zip(scene.text, _digit_fits(seen, scene), strict=True):
+        form.append(fit)
+        own = float(apart[int(digit)])
+        rival = float(np.delete(apart, int(digit)).min())
+        if np.isfinite(own):
+            reading.append(min(float(np.clip(0.5 + 0.8 * (rival - own), 0, 1)), ramp(own, 3, 6)))
+        else:
+            reading.append(0.0)
+    if float(_ink(seen).sum()) < 20:
         return 0.0, 1.0
     return min(reading), ramp(min(form), 0.86, 0.58)
 
@@ -339,3 +355,31 @@ def score(image: Pixels, scene: Scene) -> dict[str, float]:
         )
     found = dict(_dimensions(_see(image, scene), scene))
     return {name: found[name] for name in world.DIMENSIONS[scene.task]}
+
+
+def shows(image: Pixels, scene: Scene) -> tuple[int, int, int, int]:
+    """What can be made out: indices of colour, shape, first and second digit, -1 where unclear.
+
+    It depends on the scene's task and place, not on what its prompt asks for.
+    """
+    seen = _see(image, scene)
+    if scene.text:
+        digits = []
+        for _, apart in _digit_fits(seen, scene):
+            nearest, second = np.sort(apart)[:2]
+            clear = nearest < 4 and second - nearest > 0.6
+            digits.append(int(apart.argmin()) if clear else -1)
+        return -1, -1, digits[0], digits[1]
+    if scene.task not in ("fill", "extend_prompt") or seen.object.sum() < 20:
+        return -1, -1, -1, -1
+    fits = _fits(seen.object)
+    second, nearest = sorted(fits.values())[-2:]
+    shape = SHAPES.index(max(fits, key=lambda name: fits[name]))
+    distances = _colour_distances(seen)
+    colour = min(distances, key=lambda name: distances[name])
+    return (
+        list(COLOURS).index(colour) if distances[colour] < 75 else -1,
+        shape if nearest >= 0.7 and nearest - second >= 0.05 else -1,
+        -1,
+        -1,
+    )
