@@ -21,11 +21,13 @@ from modeling.reward.evaluate import figures
 from modeling.reward.scoring import margins
 from modeling.reward.view import reward_view
 from modeling.reward.vlm import RewardVLM, load_reward_vlm
+from modeling.starter import world
 from modeling.starter.build_reward import Recipe, build
 from modeling.starter.reward_data import DIMENSIONS, PROMPTED, Canvas, make_groups, texture
 from modeling.starter.reward_eval import judge, judged_pairs
 from modeling.starter.reward_model import corpus, new_config, new_model, new_tokenizer
 from modeling.starter.reward_questions import Speller, draw_pairs, query, spelt
+from modeling.starter.reward_rollouts import policy_groups
 from modeling.starter.reward_stages import Examiner, vision_tokens
 from modeling.starter.world import (
     COLOURS,
@@ -38,6 +40,7 @@ from modeling.starter.world import (
     to_pixels,
 )
 
+POLICY = Path(__file__).parents[2] / "modeling/starter/weights/policy"
 SHIPPED = Path(__file__).parents[2] / "modeling/starter/weights/reward"
 TINY = Recipe(
     shards=1,
@@ -177,6 +180,23 @@ def test_it_compares_only_answers_that_differ() -> None:
         d = DIMENSIONS.index(pair.questions[0].dimension)
         scores = groups.scores[pair.group, :, d]
         assert scores[pair.first] > scores[pair.second]
+
+
+def test_its_policy_groups_are_the_policys_own_answers() -> None:
+    first, second = (policy_groups(POLICY, [0, 9], 6) for _ in range(2))
+    for name, value in first.arrays().items():
+        np.testing.assert_array_equal(value, second.arrays()[name])
+    outside = np.broadcast_to(first.masks[:, None] == 0, first.images.shape[:-1])
+    sources = np.broadcast_to(first.sources[:, None], first.images.shape)
+    np.testing.assert_array_equal(first.images[outside], sources[outside])
+    assert not (first.images[~outside] == sources[~outside]).all()
+    for index, task in enumerate(first.tasks):
+        asked = {
+            n for d, n in enumerate(DIMENSIONS) if not np.isnan(first.scores[index, :, d]).any()
+        }
+        assert asked == set(world.DIMENSIONS[task])
+        # Each answer was drawn by itself.
+        assert len({image.tobytes() for image in first.images[index]}) == len(first.images[index])
 
 
 def test_it_goes_on_after_a_kill_to_the_same_bits(tmp_path: Path) -> None:

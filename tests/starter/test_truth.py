@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
@@ -123,3 +125,31 @@ def test_it_refuses_a_flaw_the_task_does_not_have() -> None:
     one = examples("removal", 1)[0]
     with pytest.raises(ValueError, match=r"structure.*can't be flawed in removal"):
         sample_flawed(np.random.default_rng(0), one, ["structure"])
+
+
+@pytest.mark.parametrize("task", ["fill", "extend_prompt"])
+def test_it_reads_colour_and_shape_off_a_picture(task: str) -> None:
+    for one in examples(task, 15):
+        subject = one.scene.subject
+        assert subject is not None
+        wanted = list(world.COLOURS).index(subject.colour), world.SHAPES.index(subject.shape)
+        assert truth.shows(one.target, one.scene) == (*wanted, -1, -1)
+
+
+def test_it_reads_digits_off_a_picture() -> None:
+    for one in examples("text_rendering", 15):
+        first, second = tuple(one.scene.text)
+        assert truth.shows(one.target, one.scene) == (-1, -1, int(first), int(second))
+
+
+def test_it_reads_what_is_there_and_not_what_the_prompt_asks_for() -> None:
+    for one in examples("text_rendering", 10):
+        asked = replace(one.scene, text=f"{(int(one.scene.text[0]) + 3) % 10}{one.scene.text[1]}")
+        assert truth.shows(one.target, asked) == truth.shows(one.target, one.scene)
+
+
+@pytest.mark.parametrize("task", world.TASKS)
+def test_it_reads_nothing_where_nothing_can_be_made_out(task: str) -> None:
+    for one in examples(task, 5):
+        empty = world.to_pixels(world.surroundings(one.scene))
+        assert truth.shows(empty, one.scene) == (-1, -1, -1, -1)
