@@ -81,7 +81,6 @@ class PolicyConfig:
     anchor_weight: float = 5.0  # times the velocity's squared distance from the anchor
     tone_weight: float = 0.0  # times the squared distance of the velocities' means under the mask
     anchor: str = "parent"  # what is held on to: the parent policy, or the base without LoRA
-    imitation_weight: float = 0.0  # times the flow-matching loss on the references themselves
 
     # --- rollouts ---
     num_inference_steps: int = 6
@@ -91,7 +90,6 @@ class PolicyConfig:
     negative_prompt: str = ""
     references_per_source: int = 2  # frozen: references cached per source
     reference_best_of: int = 1  # samples per reference; the reward model's favourite is kept
-    reference_true_cfg_scales: tuple[float, ...] = ()  # they take these in turn; () = as above
     reference_staleness: int = 0  # dynamic: steps for which a source's reference may be used again
     max_pixels: int = 262144  # larger sources are scaled down to this area
 
@@ -116,9 +114,8 @@ class PolicyConfig:
             _check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         for name in ("micro_batch_size", "warmup_steps", "sample_every", "reference_staleness"):
             _check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        for name in ("weight_decay", "anchor_weight", "tone_weight", "imitation_weight"):
+        for name in ("weight_decay", "anchor_weight", "tone_weight", "guidance_scale"):
             _check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        _check(self.guidance_scale >= 0, "guidance_scale", self.guidance_scale, "0 or more")
         for name in ("lr", "max_grad_norm"):
             _check(getattr(self, name) > 0, name, getattr(self, name), "above 0")
         _check(0.5 <= self.cap < 1, "cap", self.cap, "at least 0.5 and below 1")
@@ -126,8 +123,6 @@ class PolicyConfig:
         _check(0 < self.final_lr <= 1, "final_lr", self.final_lr, "above 0, at most 1")
         _check(self.true_cfg_scale >= 1, "true_cfg_scale", self.true_cfg_scale, "1 or more")
         _check(self.max_pixels >= 1024, "max_pixels", self.max_pixels, "1024 or more")
-        for scale in self.reference_true_cfg_scales:
-            _check(scale >= 1, "reference_true_cfg_scales", scale, "1 or more each")
         low, high = self.t_range
         _check(0 <= low < high <= 1, "t_range", self.t_range, "two rising numbers in [0, 1]")
         if not gradient_steps(self.num_inference_steps, self.t_range):
@@ -139,12 +134,6 @@ class PolicyConfig:
             raise ValueError(
                 "anchor 'base' with full_finetune needs a policy without adapter: use 'parent'."
             )
-
-
-def reference_scales(config: PolicyConfig) -> list[float]:
-    """The true CFG scale of each sample that a reference is chosen from."""
-    scales = config.reference_true_cfg_scales or (config.true_cfg_scale,)
-    return [scales[turn % len(scales)] for turn in range(config.reference_best_of)]
 
 
 def gradient_steps(num_inference_steps: int, t_range: tuple[float, float]) -> list[int]:

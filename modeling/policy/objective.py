@@ -5,10 +5,7 @@ policy *descends* on max(0, lambda - r), averaged over the task's dimensions. (T
 pseudo-code ascends on it, which would minimise the reward.)
 
 Deliberate changes: the hinge may act on the logit margin, which does not saturate; both orders of
-a pair are asked; an anchor holds the velocity field to the frozen policy's; and the policy may also
-learn from finished samples that the reward model liked best (ImageReward's ReFL, arXiv 2304.05977,
-keeps a pre-training loss beside the reward for the same reason; choosing one's own best samples is
-RAFT's, arXiv 2304.06767).
+a pair are asked; an anchor holds the velocity field to the frozen policy's.
 
 Shapes: B samples, D dimensions (rows of shorter tasks are padded), S tokens, C channels.
 """
@@ -79,14 +76,6 @@ def tone_loss(velocity: Tensor, anchor: Tensor, inside: Tensor) -> Tensor:
     share = inside / inside.sum(1, keepdim=True).clamp(min=1)  # (B, S)
     moved = ((velocity.float() - anchor.float()) * share[..., None]).sum(1)  # (B, C)
     return moved.square().mean(1)
-
-
-def flow_matching_loss(velocity: Tensor, noise: Tensor, clean: Tensor, inside: Tensor) -> Tensor:
-    """Squared distance (B,) of a velocity (B, S, C) at (1 - sigma) clean + sigma noise from the way
-    back, noise - clean, over the tokens under the mask (B, S)."""
-    share = inside / inside.sum(1, keepdim=True).clamp(min=1)
-    distance = (velocity.float() - (noise - clean).float()).square().mean(2)  # (B, S)
-    return (distance * share).sum(1)
 
 
 def task_probabilities(weights: Mapping[str, float]) -> dict[str, float]:

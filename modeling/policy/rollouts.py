@@ -21,7 +21,7 @@ from generation.diffusion.sampling import (
     sigmas_for,
     velocity,
 )
-from modeling.policy.config import PolicyConfig, reference_scales
+from modeling.policy.config import PolicyConfig
 from modeling.policy.objective import mean_over_dimensions, toward_policy
 from modeling.policy.sources import Batch
 from modeling.reward.scoring import margins
@@ -49,7 +49,7 @@ class Sampler:
         self.guidance_scale = config.guidance_scale
         self.true_cfg_scale = config.true_cfg_scale
         self._negative: tuple[Tensor, Tensor] | None = None
-        if max(config.true_cfg_scale, *reference_scales(config)) > 1:
+        if config.true_cfg_scale > 1:
             with torch.no_grad():
                 self._negative = encode_prompts(models, [config.negative_prompt])
 
@@ -63,12 +63,7 @@ class Sampler:
 
     @torch.no_grad()
     def trajectory(
-        self,
-        transformer: Any,
-        noise: Tensor,
-        batch: Batch,
-        stop: int | None = None,
-        true_cfg_scale: float | None = None,
+        self, transformer: Any, noise: Tensor, batch: Batch, stop: int | None = None
     ) -> Tensor:
         """Latents at every noise level from the first to `stop`: (stop + 1, B, S, C)."""
         seen = [noise]
@@ -79,27 +74,14 @@ class Sampler:
             batch.conditions,
             stop=stop,
             callback=lambda _, latents: seen.append(latents),
-            **self._guidance(batch.conditions, true_cfg_scale),
+            **self._guidance(batch.conditions),
         )
         return torch.stack(seen)
 
-    def noise_levels(self, latents: Tensor, places: Tensor) -> Tensor:
-        """Noise levels (B,) at places (B,) in [0, 1) of the schedule, 0 where it starts."""
-        sigmas = self.sigmas(latents)
-        at = places.to(sigmas) * self.steps
-        below = at.long().clamp(max=self.steps - 1)
-        return torch.lerp(sigmas[below], sigmas[below + 1], at - below)
-
-    def velocity(
-        self,
-        transformer: Any,
-        latents: Tensor,
-        sigma: Tensor,
-        batch: Batch,
-        true_cfg_scale: float | None = None,
-    ) -> Tensor:
-        guidance = self._guidance(batch.conditions, true_cfg_scale)
-        return velocity(transformer, latents, sigma, batch.conditions, **guidance)
+    def velocity(self, transformer: Any, latents: Tensor, sigma: Tensor, batch: Batch) -> Tensor:
+        return velocity(
+            transformer, latents, sigma, batch.conditions, **self._guidance(batch.conditions)
+        )
 
     def decode(self, latents: Tensor, batch: Batch) -> Tensor:
         """(B, 3, H, W) in [0, 1]; the gradient ends where a pixel leaves the range."""
@@ -108,27 +90,15 @@ class Sampler:
         return pictures.float().clamp(0, 1)
 
     @torch.no_grad()
-    def pictures(
-        self,
-        transformer: Any,
-        batch: Batch,
-        seeds: Sequence[int],
-        true_cfg_scale: float | None = None,
-    ) -> Tensor:
+    def pictures(self, transformer: Any, batch: Batch, seeds: Sequence[int]) -> Tensor:
         """Finished pictures (B, 3, H, W) in [0, 1]."""
-        noise = self.noise(batch, seeds)
-        seen = self.trajectory(transformer, noise, batch, true_cfg_scale=true_cfg_scale)
-        return self.decode(seen[-1], batch)
+        return self.decode(self.trajectory(transformer, self.noise(batch, seeds), batch)[-1], batch)
 
-    def _guidance(
-        self, conditions: FillConditions, true_cfg_scale: float | None = None
-    ) -> dict[str, Any]:
+    def _guidance(self, conditions: FillConditions) -> dict[str, Any]:
         values: dict[str, Any] = {"guidance_scale": self.guidance_scale}
-        scale = self.true_cfg_scale if true_cfg_scale is None else true_cfg_scale
-        if scale > 1:
-            assert self._negative is not None
+        if self._negative is not None:
             values["negative"] = conditions.with_prompts(*self._negative)
-            values["true_cfg_scale"] = scale
+            values["true_cfg_scale"] = self.true_cfg_scale
         return values
 
 

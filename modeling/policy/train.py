@@ -40,16 +40,14 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from generation.diffusion.conditions import encode_pictures
 from generation.diffusion.loading import FillModels, load_models
 from generation.diffusion.sampling import endpoint
 from modeling.policy import monitors
 from modeling.policy.adapters import BASE, EMA, POLICY, REFERENCE, AdapterRoles, CopiedRoles, Roles
-from modeling.policy.config import PolicyConfig, gradient_steps, reference_scales
+from modeling.policy.config import PolicyConfig, gradient_steps
 from modeling.policy.objective import (
     anchor_loss,
     capped_hinge,
-    flow_matching_loss,
     mean_over_dimensions,
     straight_through,
     tone_loss,
@@ -178,7 +176,6 @@ def train_step(trainer: Trainer, step: int) -> dict[str, Any]:
     )
     first = torch.from_numpy(_orders(rng, config.order, count))
     numbers = rng.integers(config.references_per_source, size=count)
-    imitation = Imitation.draw(rng, count) if config.imitation_weight else None
     references, made = reference_images(trainer, step, batch, [int(n) for n in numbers])
 
     for group in trainer.optimizer.param_groups:
@@ -195,10 +192,6 @@ def train_step(trainer: Trainer, step: int) -> dict[str, Any]:
             ),
             share,
         )
-        if imitation is not None:
-            tally.imitation += share * imitate(
-                trainer, batch[part], references[part], imitation[part], share
-            )
     norm = _average_and_clip(trainer)
     trainer.optimizer.step()
     roles.update_ema(min(config.ema_decay, (1 + step) / (10 + step)))
@@ -245,9 +238,9 @@ def reference_images(
         made = 0 if frozen else step
         drawn = []
         with trainer.roles.acting(REFERENCE if frozen else EMA) as transformer:
-            for turn, scale in enumerate(reference_scales(config)):
+            for turn in range(config.reference_best_of):
                 seeds = [seed_of("reference", config.seed, made, turn, *keys[i]) for i in indices]
-                drawn.append(trainer.sampler.pictures(transformer, chosen, seeds, scale))
+                drawn.append(trainer.sampler.pictures(transformer, chosen, seeds))
         return favourites(trainer.vlm, drawn, chosen)
 
     return trainer.references.get(step, keys, make)
@@ -308,45 +301,6 @@ def _forward_backward(
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Imitation:
-    """Where on the way from noise to its reference each sample learns."""
-
-    seeds: list[int]
-    places: Tensor  # (B,) in [0, 1) of the schedule
-
-    @classmethod
-    def draw(cls, rng: np.random.Generator, count: int) -> Imitation:
-        seeds = [int(seed) for seed in rng.integers(SEED_LIMIT, size=count)]
-        return cls(seeds, torch.from_numpy(rng.random(count)))
-
-    def __getitem__(self, part: slice) -> Imitation:
-        return Imitation(self.seeds[part], self.places[part])
-
-
-def imitate(
-    trainer: Trainer, batch: Batch, references: Tensor, drawn: Imitation, share: float
-) -> float:
-    """Backward of the flow-matching loss on references (B, 3, H, W); returns the weighted loss.
-
-    The reward's gradient reaches only the steps of `t_range`; what an edit shows is decided before
-    them, and this is how the reward model's choice among finished samples gets there.
-    """
-    sampler = trainer.sampler
-    pictures = references * batch.masks.cpu() + batch.images.cpu() * (1 - batch.masks.cpu())
-    clean = encode_pictures(trainer.models, 2 * pictures - 1)
-    noise = sampler.noise(batch, drawn.seeds)
-    sigma = sampler.noise_levels(noise, drawn.places)
-    mixed = (1 - sigma)[:, None, None] * clean + sigma[:, None, None] * noise
-    with trainer.roles.acting(POLICY) as transformer:
-        # Without true CFG: it is the conditional velocity that the reference is a sample of.
-        predicted = sampler.velocity(transformer, mixed.to(noise.dtype), sigma, batch, 1.0)
-        loss = flow_matching_loss(predicted, noise, clean, inside_tokens(batch.conditions)).mean()
-        weighted = trainer.config.imitation_weight * loss
-        torch.autograd.backward(share * weighted)
-    return float(weighted.detach())
-
-
 def _average_and_clip(trainer: Trainer) -> float:
     """Mean gradient over all processes, clipped; returns the norm before clipping."""
     parameters = trainer.roles.parameters()
@@ -362,7 +316,6 @@ class Tally:
 
     def __init__(self) -> None:
         self.outcomes: list[tuple[Outcome, float]] = []
-        self.imitation = 0.0
 
     def add(self, outcome: Outcome, share: float) -> None:
         self.outcomes.append((outcome, share))
@@ -378,8 +331,7 @@ class Tally:
                     cells[task][name].append(margin)
         every = [margin for task in cells.values() for row in task.values() for margin in row]
         return {
-            "loss": sum(o.loss * share for o, share in self.outcomes) + self.imitation,
-            "imitation": self.imitation,
+            "loss": sum(outcome.loss * share for outcome, share in self.outcomes),
             "anchor": sum(outcome.anchor * share for outcome, share in self.outcomes),
             "outside_psnr": sum(o.outside_psnr * share for o, share in self.outcomes),
             **_cell(every, cap),

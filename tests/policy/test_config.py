@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from modeling.policy.config import PolicyConfig, gradient_steps, reference_scales
+from modeling.policy.config import PolicyConfig, gradient_steps
 from modeling.rundir import RunError, load_config
 
 REQUIRED = {"policy": {"location": "base"}, "reward": {"location": "judge"}}
@@ -53,10 +53,3 @@ def test_it_takes_the_gradient_in_the_last_part_of_the_steps() -> None:
     assert gradient_steps(25, (0.55, 1.0)) == list(range(13, 25))
     assert gradient_steps(4, (0.0, 1.0)) == [0, 1, 2, 3]
     assert gradient_steps(4, (0.0, 0.5)) == [0, 1]
-
-
-def test_its_reference_samples_take_the_scales_in_turn() -> None:
-    assert reference_scales(_load()) == [1.0]
-    assert reference_scales(_load(true_cfg_scale=2.0, reference_best_of=2)) == [2.0, 2.0]
-    scales = reference_scales(_load(reference_best_of=3, reference_true_cfg_scales=[1.0, 4.0]))
-    assert scales == [1.0, 4.0, 1.0]

@@ -7,7 +7,6 @@ from torch import tensor
 from modeling.policy.objective import (
     anchor_loss,
     capped_hinge,
-    flow_matching_loss,
     mean_over_dimensions,
     source_chances,
     straight_through,
@@ -93,15 +92,6 @@ def test_its_tone_is_the_squared_shift_of_the_mean_under_the_mask() -> None:
     moved = tensor([[[1.0], [3.0], [50.0]], [[1.0], [-1.0], [50.0]]])
     inside = tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0]])
     assert tone_loss(moved, torch.zeros(2, 3, 1), inside).tolist() == [4.0, 0.0]
-
-
-def test_its_flow_matching_target_is_noise_less_clean_under_the_mask() -> None:
-    """Two of three tokens are edited; noise - clean = 3 everywhere. Velocities 3 and 5 miss by 0
-    and 4; the third token, 100 away, does not count: (0 + 4) / 2."""
-    velocity = tensor([[[3.0], [5.0], [103.0]]])
-    noise, clean = torch.full((1, 3, 1), 4.0), torch.ones(1, 3, 1)
-    loss = flow_matching_loss(velocity, noise, clean, tensor([[1.0, 1.0, 0.0]]))
-    assert loss.tolist() == [2.0]
 
 
 def test_a_tasks_share_does_not_depend_on_its_number_of_sources() -> None:

@@ -79,7 +79,6 @@ def test_its_micro_batches_make_the_same_step(
     tmp_path: Path, policy_dir: Path, reward_dir: Path
 ) -> None:
     values: dict[str, Any] = {"steps": 1, "batch_size": 4, "lr": 1e-3, "warmup_steps": 0}
-    values["imitation_weight"] = 1.0
     weights = []
     for size in (0, 3):
         run = make_run(
@@ -120,30 +119,6 @@ def test_it_takes_every_option_of_the_objective(
         "reward",
     }
     assert len(list((run / "samples").iterdir())) == 2
-
-
-def test_it_learns_from_the_best_of_samples_with_other_guidance(
-    tmp_path: Path, policy_dir: Path, reward_dir: Path
-) -> None:
-    run = make_run(
-        tmp_path / "run",
-        policy_dir,
-        reward_dir,
-        steps=40,
-        batch_size=6,
-        lr=0.01,
-        cap=0.5,
-        anchor_weight=0.0,
-        imitation_weight=1.0,
-        references_per_source=1,
-        reference_best_of=2,
-        reference_true_cfg_scales=[1.0, 3.0],
-    )
-    train(run)
-    rows = RunDirectory(run).metrics()
-    assert all(row["loss"] >= row["imitation"] > 0 for row in rows)
-    first, last = (sum(row["imitation"] for row in part) for part in (rows[:10], rows[-10:]))
-    assert last < 0.9 * first
 
 
 def test_its_learning_rate_warms_up_and_decays(policy_dir: Path, tmp_path: Path) -> None:
