@@ -16,7 +16,7 @@ class RoundConfig:
     """The configuration of one round, stored with its row."""
 
     # Candidate sets a task to label, from training pictures.
-    sets_per_task: int = 40
+    sets_per_task: int = 100
     # The same from held-out pictures, for the reward model's figures; -1 is 0.6 of sets_per_task.
     holdout_sets_per_task: int = -1
     # Held-out sources a task on which the new policy is compared with its parent.

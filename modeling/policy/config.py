@@ -64,7 +64,7 @@ class PolicyConfig:
     seed: int = 0
 
     # --- optimisation ---
-    lr: float = 3e-4
+    lr: float = 6e-4
     warmup_steps: int = 10  # linear warm-up of the learning rate
     final_lr: float = 0.1  # share of it left at the end (linear decay over the second half)
     weight_decay: float = 0.0
@@ -78,13 +78,13 @@ class PolicyConfig:
     cap: float = 0.95  # lambda: a reward above this probability earns nothing more
     order: str = "random"  # which image the reward model sees first: random, both or policy_first
     straight_through: bool = False  # score the finished sample, with the endpoint's gradient
-    anchor_weight: float = 5.0  # times the velocity's squared distance from the anchor
-    tone_weight: float = 0.0  # times the squared distance of the velocities' means under the mask
+    anchor_weight: float = 3.0  # times the velocity's squared distance from the anchor
+    tone_weight: float = 100.0  # times the squared distance of the velocities' means under the mask
     anchor: str = "parent"  # what is held on to: the parent policy, or the base without LoRA
 
     # --- rollouts ---
     num_inference_steps: int = 6
-    t_range: tuple[float, float] = (0.55, 1.0)  # part of the steps that carry the gradient
+    t_range: tuple[float, float] = (0.3, 1.0)  # part of the steps that carry the gradient
     guidance_scale: float = 30.0
     true_cfg_scale: float = 1.0  # above 1: true CFG with `negative_prompt`
     negative_prompt: str = ""

@@ -78,7 +78,7 @@ class Recipe:
     policy_share: float = 0.55
     vision_steps: int = 3600
     language_steps: int = 1200
-    joint_steps: int = 2000
+    joint_steps: int = 4000
     groups_per_step: int = 4
     pairs_per_step: int = 16
     vision_rate: float = 1e-3
