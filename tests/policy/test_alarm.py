@@ -66,7 +66,7 @@ def test_a_run_without_the_anchor_trips_the_alarm_and_the_same_run_with_it_does_
     tmp_path: Path,
 ) -> None:
     values: dict[str, Any] = {"steps": 15, "lr": 3e-3, "monitor": {"every": 3, "sources": 5}}
-    wild = _write_run(tmp_path / "wild", anchor_weight=0.0, **values)
+    wild = _write_run(tmp_path / "wild", anchor_weight=0.0, tone_weight=0.0, **values)
     with pytest.raises(RunError, match="games its reward"):
         train(wild)
     stopped = json.loads((wild / "result.json").read_text())
