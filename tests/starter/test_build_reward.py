@@ -54,8 +54,8 @@ TINY = Recipe(
     checkpoint_every=2,
 )
 
-# Measured on the set below: .909, 1.0 and .960.
-MEASURED = {"overall": 0.87, "prompt_swap": 0.95, "position": 0.92}
+# Measured on the set below: .886, 1.0 and .949.
+MEASURED = {"overall": 0.85, "prompt_swap": 0.95, "position": 0.92}
 
 TOKENIZER = new_tokenizer(corpus())
 
