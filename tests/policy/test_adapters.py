@@ -51,15 +51,14 @@ def _move(roles: AdapterRoles | CopiedRoles, seed: int = 1, size: float = 0.2) -
 def test_it_moves_the_policy_alone(models: FillModels, full: bool) -> None:
     roles = CopiedRoles(models.transformer) if full else AdapterRoles(models.transformer, rank=2)
     before = _by_role(roles)
-    # The last bits of a product may depend on where its factors lie in memory.
+    # Equal weights in another place: their answers may differ in the last bits.
     torch.testing.assert_close(before[POLICY], before[REFERENCE], rtol=1e-5, atol=1e-5)
     assert roles.distance() == 0
     _move(roles)
     after = _by_role(roles)
     assert not torch.equal(after[POLICY], before[POLICY])
     for role in (EMA, REFERENCE, BASE):
-        torch.testing.assert_close(after[role], before[role], rtol=1e-5, atol=1e-5)
-    assert not torch.allclose(after[POLICY], before[POLICY], rtol=1e-3, atol=1e-3)
+        assert torch.equal(after[role], before[role])
     assert roles.distance() > 0
 
 

@@ -55,7 +55,7 @@ TINY = Recipe(
 )
 
 # Measured on the set below: .886, 1.0 and .949.
-MEASURED = {"overall": 0.85, "prompt_swap": 0.95, "position": 0.92}
+MEASURED = {"overall": 0.87, "prompt_swap": 0.95, "position": 0.92}
 
 TOKENIZER = new_tokenizer(corpus())
 
