@@ -109,7 +109,7 @@ class CampaignAdmin(admin.ModelAdmin):
 
 @admin.register(Item)
 class ItemAdmin(Facts):
-    list_display = ["pk", "campaign", "set", "shuffle"]
+    list_display = ["pk", "campaign", "set", "position"]
     list_filter = ["campaign"]
     list_select_related = ["campaign", "set"]
 

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.db import IntegrityError, transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from annotation.errors import Refused
 from annotation.models import Campaign, Criterion, Dimension, Item, Wording
-from generation.models import CandidateSet, GenerationRun, Task
+from generation.access import projects_of
+from generation.models import (
+    CandidateSet,
+    GenerationRun,
+    Project,
+    Role,
+    Task,
+    default_project,
+)
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -41,8 +49,12 @@ def open_campaign(
     created_by: User | None = None,
     state: str = Campaign.State.OPEN,
     seed: int | None = None,
+    project: Project | None = None,
+    **settings: Any,
 ) -> Campaign:
     """Make a campaign about these sets; `seed` fixes the order in which they are handed out.
+
+    `settings` are further fields of the campaign, e.g. `gold_rate=0.1`.
 
     Sets that are still being made may be among them: the queue hands out those that are ready.
     """
@@ -52,6 +64,7 @@ def open_campaign(
         try:
             with transaction.atomic():
                 campaign = Campaign.objects.create(
+                    project_id=project.pk if project else default_project(),
                     name=name,
                     overlap=overlap,
                     simulated=simulated,
@@ -59,6 +72,7 @@ def open_campaign(
                     guideline=guideline,
                     created_by=created_by,
                     state=state,
+                    **settings,
                 )
         except IntegrityError as error:
             if "name" not in str(error):
@@ -87,7 +101,7 @@ def add_sets(campaign: Campaign, sets: Iterable[CandidateSet], *, seed: int | No
     with transaction.atomic():
         for candidate_set in sets:
             _require_judgeable(campaign, candidate_set, tasks, judged)
-            batch.append(Item(campaign=campaign, set=candidate_set, shuffle=draw.random()))
+            batch.append(Item(campaign=campaign, set=candidate_set, position=draw.random()))
             if len(batch) == BATCH:
                 Item.objects.bulk_create(batch, ignore_conflicts=True)
                 batch.clear()
@@ -152,17 +166,19 @@ def dimensions_for(campaign: Campaign, task: Task) -> list[Dimension]:
 
 def for_annotator(user: User) -> QuerySet[Campaign]:
     """The open campaigns that this person may work on."""
-    return (
-        Campaign.objects.open()
-        .filter(simulated=False)
-        .filter(Q(members__isnull=True) | Q(members=user))
-        .distinct()
-    )
+    return Campaign.objects.open().filter(simulated=False).filter(_admits(user))
 
 
 def admits(campaign: Campaign, user: User) -> bool:
-    members = Campaign.members.through.objects.filter(campaign_id=campaign.pk)
-    return not members.exists() or members.filter(user_id=user.pk).exists()
+    """Whether the person may judge here: a member of the project and, where named, of the list."""
+    return Campaign.objects.filter(_admits(user), pk=campaign.pk).exists()
+
+
+def _admits(user: User) -> Q:
+    mine = Campaign.objects.filter(pk=OuterRef("pk"))
+    listed = Exists(mine.filter(Q(members__isnull=False) | Q(groups__isnull=False)))
+    named = Exists(mine.filter(Q(members=user) | Q(groups__user=user)))
+    return Q(project__in=projects_of(user, Role.ANNOTATOR)) & (~Q(listed) | Q(named))
 
 
 def change_state(campaign: Campaign, state: str) -> None:

@@ -5,9 +5,17 @@ from __future__ import annotations
 from django.conf import settings
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import Exists, F, OuterRef, Q
 
-from generation.models import Candidate, CandidateSet, Policy, Task
+from generation.models import (
+    Candidate,
+    CandidateSet,
+    Image,
+    Policy,
+    Project,
+    Task,
+    default_project,
+)
 
 
 class DimensionQuerySet(models.QuerySet["Dimension"]):
@@ -66,6 +74,22 @@ class Wording(models.Model):
         return f"{self.dimension.slug} v{self.version}"
 
 
+class Example(models.Model):
+    """A picture that shows annotators what is good or bad in a dimension."""
+
+    dimension = models.ForeignKey(Dimension, on_delete=models.CASCADE, related_name="examples")
+    image = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="+")
+    good = models.BooleanField(default=True)
+    caption = models.CharField(max_length=200, blank=True)
+    order = models.PositiveSmallIntegerField(default=0)
+
+    class Meta:
+        ordering = ["-good", "order", "pk"]
+
+    def __str__(self) -> str:
+        return f"{'good' if self.good else 'bad'} {self.dimension.slug}"
+
+
 class Criterion(models.Model):
     """A dimension that belongs to a task."""
 
@@ -108,6 +132,9 @@ class Campaign(models.Model):
         PAUSED = "paused"
         CLOSED = "closed"
 
+    project = models.ForeignKey(
+        Project, on_delete=models.PROTECT, related_name="campaigns", default=default_project
+    )
     name = models.CharField(max_length=120, unique=True)
     purpose = models.CharField(max_length=12, choices=Purpose, default=Purpose.PREFERENCE)
     state = models.CharField(max_length=8, choices=State, default=State.DRAFT)
@@ -116,18 +143,56 @@ class Campaign(models.Model):
         Dimension, blank=True, help_text="None chosen: every active criterion of the task."
     )
     members = models.ManyToManyField(
-        settings.AUTH_USER_MODEL, blank=True, help_text="None chosen: everyone who may log in."
+        settings.AUTH_USER_MODEL,
+        blank=True,
+        help_text="No member and no group chosen: everyone in the project.",
     )
+    groups = models.ManyToManyField("auth.Group", blank=True)
     sets: models.ManyToManyField[CandidateSet, Item] = models.ManyToManyField(
         CandidateSet, through="Item", related_name="campaigns"
     )
     overlap = models.PositiveSmallIntegerField(
         default=1, validators=[MinValueValidator(1), MaxValueValidator(50)]
     )
-    gold_rate = models.FloatField(default=0.0)
-    repeat_rate = models.FloatField(default=0.0)
+    gold_rate = models.FloatField(
+        default=0.0, help_text="Share of turns at sets whose answer is known, 0 to 1."
+    )
+    repeat_rate = models.FloatField(
+        default=0.0, help_text="Share of turns at sets the same person has judged before, 0 to 1."
+    )
     lease_seconds = models.PositiveIntegerField(default=1800)
-    guideline = models.TextField(blank=True)
+    daily_limit = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Sets a person may judge in a day; empty: no limit."
+    )
+    deadline = models.DateTimeField(null=True, blank=True)
+    guideline = models.TextField(blank=True, help_text="Markdown.")
+    one_at_a_time = models.BooleanField(
+        default=False, help_text="Show one dimension at a time instead of all of them."
+    )
+    editable = models.BooleanField(
+        default=True, help_text="People may correct their own judgments while it is open."
+    )
+    show_gold = models.BooleanField(
+        default=False, help_text="Show people how often they agree with the known answers."
+    )
+    break_minutes = models.PositiveSmallIntegerField(
+        default=45, help_text="Suggest a break after so many minutes of work; 0: never."
+    )
+    practice_sets = models.PositiveSmallIntegerField(
+        default=0, help_text="Practice sets to be passed before work counts; 0: none."
+    )
+    practice_share = models.FloatField(
+        default=0.8, help_text="Share of the practice answers that must be right, 0 to 1."
+    )
+    pause_below = models.FloatField(
+        null=True,
+        blank=True,
+        help_text="A person whose accuracy on known answers falls below this is paused; "
+        "empty: nobody is.",
+    )
+    pause_after = models.PositiveSmallIntegerField(
+        default=10, help_text="Known answers a person must have given before that."
+    )
     # The simulated annotators' campaigns are kept apart from people's.
     simulated = models.BooleanField(default=False)
     created_by = models.ForeignKey(
@@ -148,23 +213,82 @@ class Campaign(models.Model):
             models.CheckConstraint(
                 condition=Q(lease_seconds__gte=30), name="campaign_lease_at_least_30"
             ),
+            models.CheckConstraint(
+                condition=Q(practice_share__range=(0, 1))
+                & (Q(pause_below__isnull=True) | Q(pause_below__range=(0, 1))),
+                name="campaign_thresholds_are_shares",
+            ),
+            models.CheckConstraint(
+                condition=Q(purpose__in=["preference", "comparison", "rating"]),
+                name="campaign_purpose_known",
+            ),
         ]
 
     def __str__(self) -> str:
         return self.name
 
 
+class Seat(models.Model):
+    """What is particular to one person in one campaign; made when there is something to say."""
+
+    campaign = models.ForeignKey(Campaign, on_delete=models.CASCADE, related_name="seats")
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="seats"
+    )
+    practice_passed_at = models.DateTimeField(null=True, blank=True)
+    paused_at = models.DateTimeField(null=True, blank=True)
+    paused_reason = models.CharField(max_length=300, blank=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["campaign", "user"], name="seat_once")]
+
+    def __str__(self) -> str:
+        return f"{self.user_id} in {self.campaign_id}"
+
+
+class Invitation(models.Model):
+    """A link that makes whoever opens it a member of a campaign. Only its digest is stored."""
+
+    campaign = models.ForeignKey(Campaign, on_delete=models.CASCADE, related_name="invitations")
+    digest = models.CharField(max_length=64, unique=True)  # sha256 of the link's secret
+    note = models.CharField(max_length=120, blank=True)
+    uses_left = models.PositiveIntegerField(default=1)
+    expires_at = models.DateTimeField()
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return f"invitation to {self.campaign}"
+
+
 class Item(models.Model):
-    """A candidate set that a campaign asks about; `shuffle` draws the order of handing out."""
+    """What a campaign asks about: a candidate set, or some of its candidates.
+
+    Items are handed out by `position`, lowest first: a draw from [0, 1) less the item's priority.
+    Work that was given back goes in front. `full` says that all slots are held or done; a trigger
+    on assignments keeps it, so no code can let it drift.
+    """
+
+    RETURNED = 100  # the priority of work that was given back
 
     campaign = models.ForeignKey(Campaign, on_delete=models.CASCADE, related_name="items")
     set = models.ForeignKey(CandidateSet, on_delete=models.PROTECT, related_name="items")
-    shuffle = models.FloatField()
+    shown = models.JSONField(default=list, blank=True)  # candidate indexes; empty: all of the set
+    position = models.FloatField()
+    full = models.BooleanField(default=False, editable=False)
 
     class Meta:
-        indexes = [models.Index(fields=["campaign", "shuffle"], name="item_queue")]
+        indexes = [
+            models.Index(
+                fields=["campaign", "position", "id"],
+                condition=Q(full=False),
+                name="item_queue",
+            )
+        ]
         constraints = [
-            models.UniqueConstraint(fields=["campaign", "set"], name="item_once"),
+            models.UniqueConstraint(fields=["campaign", "set", "shown"], name="item_once"),
             models.UniqueConstraint(fields=["id", "set"], name="item_id_set"),
         ]
 
@@ -181,11 +305,19 @@ class Assignment(models.Model):
         SKIPPED = "skipped"
         EXPIRED = "expired"
 
+    class Kind(models.TextChoices):
+        WORK = "work"  # counts toward the item's overlap
+        GOLD = "gold"  # the answer is known
+        REPEAT = "repeat"  # the same person has judged it before
+        PRACTICE = "practice"
+        REVIEW = "review"  # a reviewer decides what annotators disagree about
+
     item = models.ForeignKey(Item, on_delete=models.PROTECT, related_name="assignments")
     set = models.ForeignKey(CandidateSet, on_delete=models.PROTECT, related_name="assignments")
     annotator = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="assignments"
     )
+    kind = models.CharField(max_length=8, choices=Kind, default=Kind.WORK)
     slot = models.PositiveSmallIntegerField()
     order = models.JSONField()  # candidate indexes from left to right
     state = models.CharField(max_length=10, choices=State, default=State.OPEN)
@@ -195,11 +327,18 @@ class Assignment(models.Model):
         null=True, blank=True, unique=True
     )  # the client's id of a submission
     seconds_spent = models.FloatField(null=True, blank=True)
+    comment = models.TextField(blank=True)  # a reviewer's reasons
     created_at = models.DateTimeField(auto_now_add=True)
     submitted_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
-        indexes = [models.Index(fields=["annotator", "state"], name="assignment_annotator")]
+        indexes = [
+            models.Index(fields=["annotator", "state"], name="assignment_annotator"),
+            models.Index(fields=["annotator", "-submitted_at"], name="assignment_history"),
+            models.Index(
+                fields=["lease_until"], condition=Q(state="open"), name="assignment_leases"
+            ),
+        ]
         constraints = [
             models.CheckConstraint(
                 condition=Q(state__in=["open", "submitted", "skipped", "expired"]),
@@ -207,13 +346,17 @@ class Assignment(models.Model):
             ),
             models.UniqueConstraint(
                 fields=["item", "slot"],
-                condition=Q(state__in=["open", "submitted"]),
+                condition=Q(state__in=["open", "submitted"], kind="work"),
                 name="assignment_one_live_lease_per_slot",
             ),
             models.UniqueConstraint(
-                fields=["item", "annotator"],
-                condition=~Q(state="expired"),
+                fields=["item", "annotator", "kind"],
+                condition=~Q(state="expired") & ~Q(kind="practice"),
                 name="assignment_once_per_annotator",
+            ),
+            models.CheckConstraint(
+                condition=Q(kind__in=["work", "gold", "repeat", "practice", "review"]),
+                name="assignment_kind_known",
             ),
             models.UniqueConstraint(fields=["id", "set"], name="assignment_id_set"),
             models.CheckConstraint(
@@ -229,6 +372,23 @@ class Assignment(models.Model):
 class JudgmentQuerySet(models.QuerySet["Judgment"]):
     def current(self) -> JudgmentQuerySet:
         return self.filter(current=True)
+
+    def counted(self) -> JudgmentQuerySet:
+        """What stands and says something about the candidates.
+
+        Answers at known sets, repeats and practice say something about people instead; where a
+        reviewer decided, the decision stands in the annotators' place.
+        """
+        decisions = Judgment.objects.filter(
+            current=True,
+            assignment__kind=Assignment.Kind.REVIEW,
+            assignment__item=OuterRef("assignment__item"),
+            dimension=OuterRef("dimension"),
+        )
+        return self.current().filter(
+            Q(assignment__kind=Assignment.Kind.REVIEW)
+            | Q(Q(assignment__kind=Assignment.Kind.WORK) & ~Exists(decisions))
+        )
 
 
 class Judgment(models.Model):
@@ -331,15 +491,28 @@ class Flag(models.Model):
 class Gold(models.Model):
     """A known answer, mixed in among the others to see how well people judge."""
 
+    class Origin(models.TextChoices):
+        HAND = "hand", "set by hand"
+        CONSENSUS = "consensus"
+        TRUTH = "truth", "ground truth"
+
     set = models.ForeignKey(CandidateSet, on_delete=models.CASCADE, related_name="golds")
     dimension = models.ForeignKey(Dimension, on_delete=models.CASCADE, related_name="golds")
     best = models.ForeignKey(Candidate, on_delete=models.PROTECT, related_name="+")
     worst = models.ForeignKey(Candidate, on_delete=models.PROTECT, related_name="+")
     explanation = models.TextField(blank=True)
+    origin = models.CharField(max_length=10, choices=Origin, default=Origin.HAND)
+    attention = models.BooleanField(
+        default=False, help_text="So plain that only somebody who does not look gets it wrong."
+    )
+    practice = models.BooleanField(default=False, help_text="Used for practice, not for checking.")
 
     class Meta:
         constraints = [
             models.UniqueConstraint(fields=["set", "dimension"], name="gold_once"),
+            models.CheckConstraint(
+                condition=Q(origin__in=["hand", "consensus", "truth"]), name="gold_origin_known"
+            ),
             models.CheckConstraint(condition=~Q(best=F("worst")), name="gold_best_is_not_worst"),
         ]
 

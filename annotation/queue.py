@@ -95,7 +95,7 @@ def _free(
         .filter(~Exists(turns.filter(annotator=user).exclude(state=State.EXPIRED)))
         .alias(taken=Coalesce(Subquery(taken, output_field=IntegerField()), 0))
         .filter(taken__lt=campaign.overlap)
-        .order_by("shuffle", "pk")
+        .order_by("position", "pk")
     )
 
 

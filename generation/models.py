@@ -19,6 +19,57 @@ class Split(models.TextChoices):
     HOLDOUT = "holdout"
 
 
+class Role(models.TextChoices):
+    """What a member of a project may do; each role includes those before it."""
+
+    VIEWER = "viewer"  # sees pictures, figures and pages
+    ANNOTATOR = "annotator"  # judges
+    REVIEWER = "reviewer"  # decides where annotators disagree
+    MANAGER = "manager"  # runs campaigns and rounds
+    ADMIN = "admin"  # names the members
+
+
+class Project(models.Model):
+    """Whose pictures and judgments these are; nobody outside sees them."""
+
+    slug = models.SlugField(unique=True)
+    name = models.CharField(max_length=120)
+    members: models.ManyToManyField[Any, Membership] = models.ManyToManyField(
+        settings.AUTH_USER_MODEL, through="Membership", related_name="projects"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["pk"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def default_project() -> int:
+    """The project of whatever names none."""
+    project, _ = Project.objects.get_or_create(slug="main", defaults={"name": "Main"})
+    return project.pk
+
+
+class Membership(models.Model):
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="memberships")
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="memberships"
+    )
+    role = models.CharField(max_length=10, choices=Role, default=Role.ANNOTATOR)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["project", "user"], name="membership_once"),
+            models.CheckConstraint(condition=Q(role__in=Role.values), name="membership_role_known"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user_id} is {self.role} of {self.project_id}"
+
+
 class TaskQuerySet(models.QuerySet["Task"]):
     def active(self) -> TaskQuerySet:
         return self.filter(active=True)
@@ -90,6 +141,9 @@ class SourceQuerySet(models.QuerySet["Source"]):
 class Source(models.Model):
     """What an edit starts from: a picture, the area to edit, and what is asked."""
 
+    project = models.ForeignKey(
+        Project, on_delete=models.PROTECT, related_name="sources", default=default_project
+    )
     task = models.ForeignKey(Task, on_delete=models.PROTECT, related_name="sources")
     image = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="+")
     mask = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="+")
@@ -113,7 +167,7 @@ class Source(models.Model):
     class Meta:
         constraints = [
             models.UniqueConstraint(
-                fields=["task", "image", "mask", "prompt"], name="source_not_twice"
+                fields=["project", "task", "image", "mask", "prompt"], name="source_not_twice"
             ),
             models.CheckConstraint(condition=Q(split__in=Split.values), name="source_split_known"),
         ]

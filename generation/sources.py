@@ -13,7 +13,7 @@ from PIL import Image as Pillow
 
 from generation import images
 from generation.images import ImageError
-from generation.models import Source, Split, Task
+from generation.models import Project, Source, Split, Task, default_project
 from generation.readers import ReadError, Refusal, Row, read_rows
 
 HOLDOUT_SHARE = 0.2
@@ -74,6 +74,7 @@ def add_source(
     attribution: str = "",
     scene: dict[str, Any] | None = None,
     user: User | None = None,
+    project: Project | None = None,
     image_name: str = "the picture",
     mask_name: str = "The mask",
 ) -> tuple[Source, bool]:
@@ -88,6 +89,7 @@ def add_source(
     # A blank picture is the same for every row; there the prompt is what must not be in both.
     drawn_from = stored.sha256 if task.needs_source else _sha256(prompt)
     return Source.objects.get_or_create(
+        project_id=project.pk if project else default_project(),
         task=task,
         image=stored,
         mask=images.store(area),

@@ -203,7 +203,7 @@ def close_labelling(round_: Round) -> dict[str, Any]:
     campaign = round_.campaign
     assert campaign is not None
     campaigns.change_state(campaign, Campaign.State.CLOSED)
-    judgments = Judgment.objects.current().filter(assignment__item__campaign=campaign)
+    judgments = Judgment.objects.counted().filter(assignment__item__campaign=campaign)
     picked = judgments.filter(outcome=Judgment.Outcome.PICKED).count()
     counts = {
         "sets": judged_share(campaign)[0],
@@ -215,7 +215,7 @@ def close_labelling(round_: Round) -> dict[str, Any]:
 
 def judgments_of(round_: Round) -> JudgmentQuerySet:
     """What the round's reward model learns from."""
-    judgments = Judgment.objects.current()
+    judgments = Judgment.objects.counted()
     if round_config.read(round_).earlier_labels:
         simulated = round_.annotators == Round.Annotators.SIMULATED
         return judgments.filter(assignment__item__campaign__simulated=simulated)

@@ -15,6 +15,7 @@ from django.contrib.auth.models import User
 from annotation import campaigns, judgments, queue
 from annotation.models import Assignment, Campaign
 from generation import images
+from generation.models import Membership
 from modeling.starter import annotators, truth
 from modeling.starter.world import Scene
 
@@ -27,14 +28,15 @@ class NotSimulable(Exception):
     """The campaign holds sources whose ground truth nobody knows."""
 
 
-def crowd() -> list[User]:
-    """The simulated annotators' accounts; they cannot log in."""
+def crowd(campaign: Campaign) -> list[User]:
+    """The simulated annotators' accounts, members of the campaign's project; they cannot log in."""
     found = []
     for name in NAMES:
         user, created = User.objects.get_or_create(username=name)
         if created:
             user.set_unusable_password()
             user.save(update_fields=["password"])
+        Membership.objects.get_or_create(project=campaign.project, user=user)
         found.append(user)
     return found
 
@@ -57,7 +59,7 @@ def simulate(
     if not 0 <= noise <= 1:
         raise NotSimulable(f"noise is a probability between 0 and 1, not {noise}.")
     rng = np.random.default_rng(seed)
-    people = crowd()
+    people = crowd(campaign)
     done = 0
     idle = 0
     while idle < len(people) and (limit is None or done < limit):

@@ -23,19 +23,19 @@ def root() -> Path:
 
 
 def take(judgments: JudgmentQuerySet) -> Snapshot:
-    """Write the current ones of `judgments` as a dataset; the same ones give the same snapshot."""
-    current = judgments.current()
-    picked = current.filter(outcome=Judgment.Outcome.PICKED).count()
+    """Write those of `judgments` that count as a dataset; the same ones give the same snapshot."""
+    counted = judgments.counted()
+    picked = counted.filter(outcome=Judgment.Outcome.PICKED).count()
     if picked == 0:
         raise SnapshotError(
-            f"There is no label to learn from: {current.count()} judgments, none with a best and a "
+            f"There is no label to learn from: {counted.count()} judgments, none with a best and a "
             "worst candidate. Label some sets first."
         )
     root().mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".taking-", dir=root()))
     try:
         # The ids first: judgments that arrive while it is written belong to the next snapshot.
-        ids = list(current.order_by("pk").values_list("pk", flat=True))
+        ids = list(counted.order_by("pk").values_list("pk", flat=True))
         chosen = Judgment.objects.filter(pk__in=ids)
         written = datasets.write(temporary, chosen)
         directory = root() / written.content_hash

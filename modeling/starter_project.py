@@ -14,7 +14,17 @@ from PIL import Image as PILImage
 from annotation.campaigns import open_campaign
 from annotation.models import Campaign
 from generation import candidates, images, policies
-from generation.models import GenerationRun, Policy, SamplingPlan, Source, Split, Task
+from generation.models import (
+    GenerationRun,
+    Membership,
+    Policy,
+    Role,
+    SamplingPlan,
+    Source,
+    Split,
+    Task,
+    default_project,
+)
 from generation.sources import split_of
 from modeling.models import RewardModel
 from modeling.starter import world
@@ -113,9 +123,11 @@ def _add_block(task: Task, numbers: range) -> None:
     ]
     pictures = images.store_all([PILImage.fromarray(one.image) for one in examples])
     masks = images.store_all([PILImage.fromarray(one.mask) for one in examples])
+    project = default_project()
     Source.objects.bulk_create(
         [
             Source(
+                project_id=project,
                 task=task,
                 image=picture,
                 mask=mask,
@@ -139,6 +151,8 @@ def _add_people() -> None:
             user.set_password(PASSWORD)
             user.is_staff = user.is_superuser = name == "admin"
             user.save()
+            role = Role.ADMIN if name == "admin" else Role.ANNOTATOR
+            Membership.objects.create(project_id=default_project(), user=user, role=role)
 
 
 def _add_campaign(policy: Policy, sets_per_task: int) -> tuple[Campaign, GenerationRun | None]:

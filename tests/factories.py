@@ -16,20 +16,29 @@ from generation.models import (
     CandidateSet,
     GenerationRun,
     Image,
+    Membership,
     Policy,
+    Role,
     SamplingPlan,
     Source,
     Split,
     Task,
+    default_project,
 )
 
 _numbers = itertools.count(1)
 
 
-def make_user(username: str = "", **fields: Any) -> User:
-    """A person whose password is "secret"; `is_staff=True` makes a manager."""
+def make_user(username: str = "", *, role: str | None = Role.ANNOTATOR, **fields: Any) -> User:
+    """A member of the default project whose password is "secret".
+
+    `role` is theirs in the project, None makes a stranger; `is_staff=True` makes a manager.
+    """
     username = username or f"user{next(_numbers)}"
-    return User.objects.create_user(username, password="secret", **fields)
+    user = User.objects.create_user(username, password="secret", **fields)
+    if role is not None:
+        Membership.objects.create(project_id=default_project(), user=user, role=role)
+    return user
 
 
 def make_task(slug: str = "", **fields: Any) -> Task:

@@ -51,7 +51,7 @@ class TestClaim:
         while (turn := queue.claim(user=user, campaign=campaign)) is not None:
             got.append(turn.item_id)
             submit(turn)
-        assert got == list(campaign.items.order_by("shuffle").values_list("pk", flat=True))
+        assert got == list(campaign.items.order_by("position").values_list("pk", flat=True))
 
     def test_it_gives_a_set_to_as_many_people_as_the_overlap_and_to_each_once(self) -> None:
         campaign = make_campaign(overlap=2)

@@ -1,7 +1,6 @@
 from datetime import timedelta
 
 import pytest
-from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
@@ -9,12 +8,9 @@ from annotation.models import Assignment, Campaign, Item
 from config.home import sets_waiting_for
 from generation.models import CandidateSet, GenerationRun, Image, Policy, Source, Task
 from modeling.models import RewardModel, Round, RoundStep
+from tests.factories import make_user
 
 pytestmark = pytest.mark.django_db
-
-
-def make_user(name: str, *, is_staff: bool = False) -> User:
-    return User.objects.create_user(name, password="x", is_staff=is_staff, is_superuser=is_staff)
 
 
 def make_set(number: int, campaign: Campaign) -> Item:
@@ -24,7 +20,7 @@ def make_set(number: int, campaign: Campaign) -> Item:
     task = Task.objects.get(slug="fill")
     source = Source.objects.create(task=task, image=image, mask=image, split="train")
     candidate_set = CandidateSet.objects.create(source=source, state="ready", size=4)
-    return Item.objects.create(campaign=campaign, set=candidate_set, shuffle=0.5)
+    return Item.objects.create(campaign=campaign, set=candidate_set, position=0.5)
 
 
 def make_round() -> Round:
@@ -82,7 +78,7 @@ def test_it_shows_staff_where_a_round_failed_before_all_else(client: Client) -> 
     )
     campaign = Campaign.objects.create(name="Lanterns", state="open")
     make_set(1, campaign)
-    client.force_login(make_user("admin", is_staff=True))
+    client.force_login(make_user("admin", is_staff=True, is_superuser=True))
     page = text_of(client)
     assert "Round 1 stopped at “Generate”" in page
     assert "The disk is full." in page
@@ -92,7 +88,7 @@ def test_it_shows_staff_where_a_round_failed_before_all_else(client: Client) -> 
 def test_it_warns_when_no_worker_takes_the_work(client: Client) -> None:
     policy = Policy.objects.create(name="base", kind="base", location="somewhere")
     run = GenerationRun.objects.create(policy=policy)
-    client.force_login(make_user("admin", is_staff=True))
+    client.force_login(make_user("admin", is_staff=True, is_superuser=True))
     assert "no worker takes it" not in text_of(client)
 
     long_ago = timezone.now() - timedelta(minutes=5)
@@ -102,7 +98,7 @@ def test_it_warns_when_no_worker_takes_the_work(client: Client) -> None:
 
 def test_it_offers_the_next_round_when_none_is_open(client: Client) -> None:
     round_ = make_round()
-    client.force_login(make_user("admin", is_staff=True))
+    client.force_login(make_user("admin", is_staff=True, is_superuser=True))
     assert "free for its next round" not in text_of(client)
 
     Round.objects.filter(pk=round_.pk).update(finished_at=timezone.now(), outcome="Promoted.")

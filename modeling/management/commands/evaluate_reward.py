@@ -24,7 +24,7 @@ class Command(BaseCommand):
             snapshot = (
                 options.find_snapshot(given["snapshot"])
                 if given["snapshot"]
-                else snapshots.take(Judgment.objects.current())
+                else snapshots.take(Judgment.objects.counted())
             )
             self.stderr.write(f"Measuring '{model}' on {snapshot}")
             found = evaluation.evaluate_reward(model, snapshot)

@@ -60,7 +60,7 @@ class Command(BaseCommand):
     def _snapshot(self, given: dict[str, Any]) -> Snapshot:
         if given["snapshot"]:
             return options.find_snapshot(given["snapshot"])
-        judgments = Judgment.objects.current()
+        judgments = Judgment.objects.counted()
         if given["campaign"]:
             campaign = find_campaign(given["campaign"])
             judgments = judgments.filter(assignment__item__campaign=campaign)
