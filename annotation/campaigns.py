@@ -166,19 +166,22 @@ def dimensions_for(campaign: Campaign, task: Task) -> list[Dimension]:
 
 def for_annotator(user: User) -> QuerySet[Campaign]:
     """The open campaigns that this person may work on."""
-    return Campaign.objects.open().filter(simulated=False).filter(_admits(user))
+    return admitting(user).filter(state=Campaign.State.OPEN, simulated=False)
 
 
 def admits(campaign: Campaign, user: User) -> bool:
     """Whether the person may judge here: a member of the project and, where named, of the list."""
-    return Campaign.objects.filter(_admits(user), pk=campaign.pk).exists()
+    return admitting(user).filter(pk=campaign.pk).exists()
 
 
-def _admits(user: User) -> Q:
+def admitting(user: User) -> QuerySet[Campaign]:
+    """The campaigns, in whatever state, that this person may judge in."""
     mine = Campaign.objects.filter(pk=OuterRef("pk"))
     listed = Exists(mine.filter(Q(members__isnull=False) | Q(groups__isnull=False)))
     named = Exists(mine.filter(Q(members=user) | Q(groups__user=user)))
-    return Q(project__in=projects_of(user, Role.ANNOTATOR)) & (~Q(listed) | Q(named))
+    return Campaign.objects.filter(project__in=projects_of(user, Role.ANNOTATOR)).filter(
+        ~Q(listed) | Q(named)
+    )
 
 
 def change_state(campaign: Campaign, state: str) -> None:

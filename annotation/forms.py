@@ -1,94 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from string import Formatter
 from typing import Any
-from uuid import UUID
 
 from django import forms
 from django.db.models import Count, Q, QuerySet
 
-from annotation.errors import Refused
-from annotation.judgments import Answer
-from annotation.models import Campaign, Criterion, Dimension, Judgment, Wording
+from annotation.models import Campaign, Dimension, Wording
 from generation.models import CandidateSet, GenerationRun, Task
-
-Outcome = Judgment.Outcome
-WITHOUT_PICK = {Outcome.NO_DIFFERENCE.value, Outcome.CANNOT_JUDGE.value}
-SKIP_REASONS = [
-    "The picture or the mask is broken",
-    "The prompt makes no sense here",
-    "The content is offensive",
-    "Something else",
-]
-
-
-# Judgments --------------------------------------------------------------------------------------
-# Forms speak of places from left to right, 1 to N: what is sent to the browser does not tell in
-# which order the candidates were drawn.
-
-
-def read_answers(
-    data: Mapping[str, str], criteria: Sequence[Criterion], order: Sequence[int]
-) -> dict[str, Answer]:
-    """The posted answers; a dimension without any is left out."""
-    answers = {}
-    for criterion in criteria:
-        dimension = criterion.dimension
-        best, worst = (
-            data.get(f"best-{dimension.slug}", ""),
-            data.get(f"worst-{dimension.slug}", ""),
-        )
-        if best in WITHOUT_PICK:
-            # Without JavaScript a worst that was chosen before stays checked; it means nothing now.
-            answers[dimension.slug] = Answer(best)
-        elif best or worst:
-            answers[dimension.slug] = Answer(
-                Outcome.PICKED,
-                _index(best, order, dimension.name),
-                _index(worst, order, dimension.name),
-            )
-    return answers
-
-
-def _index(place: str, order: Sequence[int], name: str) -> int | None:
-    if not place:
-        return None
-    if not place.isdecimal() or not 1 <= int(place) <= len(order):
-        raise Refused(
-            f"{name}: there is no candidate “{place[:20]}”. Choose among 1 to {len(order)}."
-        )
-    return order[int(place) - 1]
-
-
-def show_answers(answers: Mapping[str, Answer], order: Sequence[int]) -> dict[str, tuple[str, str]]:
-    """For each dimension what its best and its worst field hold."""
-    places = {index: str(place) for place, index in enumerate(order, start=1)}
-    return {
-        slug: (answer.outcome, "")
-        if answer.outcome in WITHOUT_PICK
-        else (places.get(_or_none(answer.best), ""), places.get(_or_none(answer.worst), ""))
-        for slug, answer in answers.items()
-    }
-
-
-def _or_none(index: int | None) -> int:
-    return -1 if index is None else index
-
-
-def read_submission(data: Mapping[str, str]) -> UUID | None:
-    try:
-        return UUID(data.get("submission", ""))
-    except ValueError:
-        return None
-
-
-def read_seconds(data: Mapping[str, str]) -> float | None:
-    try:
-        return float(data.get("seconds", ""))
-    except ValueError:
-        return None
-
 
 # Campaigns --------------------------------------------------------------------------------------
 

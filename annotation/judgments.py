@@ -10,19 +10,21 @@ from uuid import UUID
 
 from django.db import transaction
 from django.utils import timezone
-from django.utils.formats import date_format
+from django.utils.text import get_text_list
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
-from annotation import queue
-from annotation.campaigns import criteria_for
+from annotation import queue, turns
 from annotation.errors import Refused
-from annotation.models import Assignment, Campaign, Criterion, Judgment
-from generation.models import Candidate
+from annotation.models import Assignment, Campaign, Flag, Judgment
+from annotation.turns import Asked, Turn
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 Outcome = Judgment.Outcome
 State = Assignment.State
+Kind = Assignment.Kind
 DAY_SECONDS = 24 * 3600.0
 
 
@@ -37,55 +39,86 @@ class Answer:
 
 def record(
     *,
-    assignment: Assignment,
+    assignment: Assignment | int,
     user: User,
     answers: Mapping[str, Answer],
     submission: UUID | None = None,
     seconds_spent: float | None = None,
+    by_place: bool = False,
+    correction: bool = True,
+    comment: str = "",
 ) -> list[Judgment]:
     """Store one judgment per dimension of a turn, or nothing and raise Refused.
 
     The same submission sent twice is stored once. A turn that was submitted before is corrected:
-    its judgments stay as earlier revisions.
+    its judgments stay as earlier revisions; without `correction` it is refused instead. With
+    `by_place`, best and worst count from the left, 1 to N, as they were shown.
     """
     with transaction.atomic():
-        turn = _lock(assignment)
-        _require_own(turn, user)
-        campaign = turn.item.campaign
-        criteria = criteria_for(campaign, turn.set.source.task)
-        names = {criterion.dimension.slug: criterion.dimension.name for criterion in criteria}
-        candidates = {c.index: c for c in Candidate.objects.filter(set_id=turn.set_id)}
-        if submission is not None and turn.submission == submission:
+        turn = turns.load(_pk(assignment), lock=True)
+        require_own(turn, user)
+        if by_place:
+            answers = _by_index(turn, answers)
+        if _is_pair(turn):
+            answers = {slug: _both(turn, answer) for slug, answer in answers.items()}
+        if submission is not None and turn.assignment.submission == submission:
             return _same_again(turn, answers)
-        _require_takes_answers(turn, campaign)
+        require_takes_answers(turn, correction=correction)
         for slug, answer in answers.items():
-            _check(slug, answer, names, candidates, len(turn.order))
-        _require_complete(criteria, answers)
-        made = _store(turn, answers, criteria, candidates)
-        turn.state = State.SUBMITTED
-        turn.submission = submission
-        turn.seconds_spent = _seconds(seconds_spent)
-        turn.submitted_at = timezone.now()
-        turn.save(update_fields=["state", "submission", "seconds_spent", "submitted_at"])
+            _check(slug, answer, turn)
+        _require_complete(turn.asked, answers)
+        made = _store(turn, answers)
+        finish(turn, submission=submission, seconds_spent=seconds_spent, comment=comment)
     return made
 
 
-def skip(*, assignment: Assignment, user: User, reason: str = "") -> Assignment:
+def finish(
+    turn: Turn, *, submission: UUID | None, seconds_spent: float | None, comment: str = ""
+) -> None:
+    """Mark the turn as submitted; as late where its slot has gone to somebody else."""
+    row = turn.assignment
+    given_back = row.state in {State.EXPIRED, State.LATE}
+    taken = given_back and row.kind == Kind.WORK and not queue.reopen(row, turn.campaign)
+    row.state = State.LATE if taken else State.SUBMITTED
+    row.submission = submission
+    row.seconds_spent = _seconds(seconds_spent)
+    row.submitted_at = timezone.now()
+    row.comment = comment
+    row.save(update_fields=["state", "submission", "seconds_spent", "submitted_at", "comment"])
+
+
+def skip(*, assignment: Assignment | int, user: User, reason: str = "") -> Assignment:
     """Give the turn back for somebody else; this person is not offered the set again."""
     with transaction.atomic():
-        turn = _lock(assignment)
-        _require_own(turn, user)
-        if turn.state == State.SUBMITTED:
+        turn = turns.load(_pk(assignment), lock=True)
+        require_own(turn, user)
+        row = turn.assignment
+        if row.state in {State.SUBMITTED, State.LATE}:
             raise Refused(
-                "You have submitted this set already. Undo that first if you want to skip it.",
+                _("You have submitted this set already. Undo that first if you want to skip it."),
                 "stale",
             )
-        _require_takes_answers(turn, turn.item.campaign)
-        turn.state = State.SKIPPED
-        turn.skip_reason = reason.strip()[:300]
-        turn.submitted_at = timezone.now()
-        turn.save(update_fields=["state", "skip_reason", "submitted_at"])
-    return turn
+        if row.state != State.SKIPPED:  # sent twice, it is done once
+            require_takes_answers(turn)
+            row.state = State.SKIPPED
+            row.skip_reason = reason.strip()[:300]
+            row.submitted_at = timezone.now()
+            row.save(update_fields=["state", "skip_reason", "submitted_at"])
+            if row.kind == Kind.WORK:
+                queue.to_the_front([row.item_id])
+    return row
+
+
+def flag(*, assignment: Assignment | int, user: User, reason: str) -> Flag:
+    """Report a problem with a set; the turn goes on. The same report twice is stored once."""
+    with transaction.atomic():
+        turn = turns.load(_pk(assignment), lock=True)
+        require_own(turn, user)
+        said = reason.strip()[:300]
+        if not said:
+            raise Refused(_("Say what is wrong with this set, so that somebody can mend it."))
+        made, _created = Flag.objects.get_or_create(assignment=turn.assignment, reason=said)
+    return made
 
 
 def undo(*, user: User, campaign: Campaign) -> Assignment:
@@ -97,22 +130,30 @@ def undo(*, user: User, campaign: Campaign) -> Assignment:
             Assignment.objects.filter(
                 annotator=user,
                 item__campaign=campaign,
-                state__in=[State.SUBMITTED, State.SKIPPED],
+                state__in=[State.SUBMITTED, State.SKIPPED, State.LATE],
                 submitted_at__isnull=False,
             )
+            .exclude(kind__in=[Kind.PRACTICE, Kind.REVIEW])
             .select_for_update(of=("self",))
             .order_by("-submitted_at", "-pk")
             .first()
         )
         if turn is None:
-            raise Refused(f"There is nothing of yours to undo in “{campaign}”.", "stale")
-        if not queue.reopen(turn, campaign):
             raise Refused(
-                "The set you skipped has gone to other people since, so there is nothing to undo. "
-                "Go on with the next one.",
+                _("There is nothing of yours to undo in “%(campaign)s”.") % {"campaign": campaign},
                 "stale",
             )
-        turn.judgments.filter(current=True).update(current=False, withdrawn_at=timezone.now())
+        if turn.state != State.LATE and not queue.reopen(turn, campaign):
+            raise Refused(
+                _(
+                    "The set you skipped has gone to other people since, so there is nothing to "
+                    "undo. Go on with the next one."
+                ),
+                "stale",
+            )
+        withdrawn = {"current": False, "withdrawn_at": timezone.now()}
+        turn.judgments.filter(current=True).update(**withdrawn)
+        turn.ratings.filter(current=True).update(**withdrawn)
     return turn
 
 
@@ -133,152 +174,213 @@ def _answer(row: Judgment) -> Answer:
     )
 
 
-def _lock(assignment: Assignment) -> Assignment:
-    return (
-        Assignment.objects.select_for_update(of=("self",))
-        .select_related("item__campaign", "set__source__task")
-        .get(pk=assignment.pk)
-    )
+def _pk(assignment: Assignment | int) -> int:
+    return assignment if isinstance(assignment, int) else assignment.pk
 
 
-def _require_own(turn: Assignment, user: User) -> None:
-    if turn.annotator_id != user.pk:
+def require_own(turn: Turn, user: User) -> None:
+    if turn.assignment.annotator_id != user.pk:
         raise Refused(
-            "This turn belongs to somebody else. Open the queue to get one of your own.", "foreign"
+            _("This turn belongs to somebody else. Open the queue to get one of your own."),
+            "foreign",
         )
 
 
-def _require_takes_answers(turn: Assignment, campaign: Campaign) -> None:
-    if campaign.state != Campaign.State.OPEN:
+def require_takes_answers(turn: Turn, *, correction: bool = True) -> None:
+    campaign, row = turn.campaign, turn.assignment
+    if row.kind != Kind.REVIEW and campaign.state != Campaign.State.OPEN:
         raise Refused(_not_open(campaign), "closed")
-    if turn.state == State.EXPIRED:
-        until = date_format(timezone.localtime(turn.lease_until), "H:i")
+    if row.state == State.SKIPPED:
         raise Refused(
-            f"Your turn at this set ran out at {until} and somebody else took it; these answers "
-            "were not stored. Go on with the next set.",
+            _(
+                "You skipped this set; these answers were not stored. Undo the skip or go on with "
+                "the next set."
+            ),
             "stale",
         )
-    if turn.state == State.SKIPPED:
-        raise Refused(
-            "You skipped this set; these answers were not stored. Undo the skip or go on with the "
-            "next set.",
-            "stale",
-        )
+    if row.state in {State.SUBMITTED, State.LATE} and row.kind != Kind.REVIEW:
+        if not campaign.editable:
+            raise Refused(
+                _("“%(campaign)s” takes no corrections; your first answers stand.")
+                % {"campaign": campaign},
+                "stale",
+            )
+        if not correction:
+            raise Refused(
+                _(
+                    "You have submitted this set already, in another window perhaps. Those answers "
+                    "are kept; submit once more to replace them."
+                ),
+                "stale",
+            )
 
 
 def _not_open(campaign: Campaign) -> str:
+    named = {"campaign": campaign, "state": campaign.get_state_display().lower()}
     if campaign.state == Campaign.State.PAUSED:
         return (
-            f"“{campaign}” was paused; these answers were not stored. They stay on this page: "
-            "submit them when it is opened again."
+            _(
+                "“%(campaign)s” was paused; these answers were not stored. They are kept here: "
+                "submit them again when it is open."
+            )
+            % named
         )
-    state = campaign.get_state_display().lower()
-    return f"“{campaign}” is {state} and takes no judgments. Take another campaign."
+    return _("“%(campaign)s” is %(state)s and takes no judgments. Take another campaign.") % named
 
 
-def _check(
-    slug: str,
-    answer: Answer,
-    names: Mapping[str, str],
-    candidates: Mapping[int, Candidate],
-    shown: int,
-) -> None:
-    name = names.get(slug)
-    if name is None:
+# Answers ----------------------------------------------------------------------------------------
+
+
+def _by_index(turn: Turn, placed: Mapping[str, Answer]) -> dict[str, Answer]:
+    names = {asked.slug: asked.name for asked in turn.asked}
+
+    def index(slug: str, place: int | None) -> int | None:
+        if place is None:
+            return None
+        if not 1 <= place <= len(turn.shown):
+            raise Refused(
+                _("%(dimension)s: there is no candidate “%(place)s”. Choose among 1 to %(n)s.")
+                % {"dimension": names.get(slug, slug), "place": place, "n": len(turn.shown)}
+            )
+        return turn.shown[place - 1].index
+
+    return {
+        slug: Answer(answer.outcome, index(slug, answer.best), index(slug, answer.worst))
+        for slug, answer in placed.items()
+    }
+
+
+def _is_pair(turn: Turn) -> bool:
+    return len(turn.shown) == 2
+
+
+def _both(turn: Turn, answer: Answer) -> Answer:
+    """Of two candidates, the one that is not the best is the worst, and the other way round."""
+    if answer.outcome != Outcome.PICKED or (answer.best is None) == (answer.worst is None):
+        return answer
+    one = answer.worst if answer.best is None else answer.best
+    other = next((shown.index for shown in turn.shown if shown.index != one), None)
+    if answer.best is None:
+        return Answer(answer.outcome, other, answer.worst)
+    return Answer(answer.outcome, answer.best, other)
+
+
+def _check(slug: str, answer: Answer, turn: Turn) -> None:
+    names = {asked.slug: asked.name for asked in turn.asked}
+    if slug not in names:
         raise Refused(
-            f"“{slug}” is not asked about this set. It is asked: {', '.join(names.values())}. "
-            "Reload the page if the campaign was changed."
+            _(
+                "“%(slug)s” is not asked about this set. It is asked: %(names)s. Reload the page "
+                "if the campaign was changed."
+            )
+            % {"slug": slug, "names": ", ".join(names.values())}
         )
+    named = {"dimension": names[slug], "n": len(turn.shown)}
     if answer.outcome not in Outcome.values:
         raise Refused(
-            f"{name}: “{answer.outcome}” is no answer. Choose a best and a worst, no difference, "
-            "or can’t judge."
+            _(
+                "%(dimension)s: “%(outcome)s” is no answer. Choose a best and a worst, no "
+                "difference, or can’t judge."
+            )
+            % (named | {"outcome": answer.outcome})
         )
     if answer.outcome != Outcome.PICKED:
         if answer.best is not None or answer.worst is not None:
             raise Refused(
-                f"{name}: “{Outcome(answer.outcome).label.lower()}” names no best or worst. Clear "
-                "them, or choose a best and a worst instead."
+                _(
+                    "%(dimension)s: “%(outcome)s” names no best or worst. Clear them, or choose a "
+                    "best and a worst instead."
+                )
+                % (named | {"outcome": Outcome(answer.outcome).label.lower()})
             )
         return
-    for index in (answer.best, answer.worst):
-        if index is not None and index not in candidates:
-            raise Refused(f"{name}: there is no such candidate. Choose among the {shown} shown.")
-    if answer.best is None or answer.worst is None:
-        missing = "best" if answer.best is None else "worst"
-        raise Refused(f"{name}: the {missing} is missing. Choose it, or no difference.")
+    there = {shown.index for shown in turn.shown}
+    if any(index is not None and index not in there for index in (answer.best, answer.worst)):
+        raise Refused(
+            _("%(dimension)s: there is no such candidate. Choose among the %(n)s shown.") % named
+        )
+    if answer.best is None:
+        raise Refused(_("%(dimension)s: the best is missing. Choose it, or no difference.") % named)
+    if answer.worst is None:
+        raise Refused(
+            _("%(dimension)s: the worst is missing. Choose it, or no difference.") % named
+        )
     if answer.best == answer.worst:
         raise Refused(
-            f"{name}: the same candidate is best and worst. Choose two different ones, or no "
-            "difference."
+            _(
+                "%(dimension)s: the same candidate is best and worst. Choose two different ones, "
+                "or no difference."
+            )
+            % named
         )
 
 
-def _require_complete(criteria: Sequence[Criterion], answers: Mapping[str, Answer]) -> None:
-    if not criteria:
+def _require_complete(asked: Sequence[Asked], answers: Mapping[str, Answer]) -> None:
+    if not asked:
         raise Refused(
-            "Nothing is asked about this set any more, so there is nothing to store. Skip it.",
+            _("Nothing is asked about this set any more, so there is nothing to store. Skip it."),
             "stale",
         )
-    missing = [
-        criterion.dimension.name
-        for criterion in criteria
-        if criterion.required and criterion.dimension.slug not in answers
-    ]
+    missing = [one.name for one in asked if one.required and one.slug not in answers]
     if missing:
-        verb = "needs" if len(missing) == 1 else "need"
         raise Refused(
-            f"{_join(missing)} still {verb} an answer: choose a best and a worst, no difference, "
-            "or can’t judge."
+            ngettext(
+                "%(names)s still needs an answer: choose a best and a worst, no difference, or "
+                "can’t judge.",
+                "%(names)s still need an answer: choose a best and a worst, no difference, or "
+                "can’t judge.",
+                len(missing),
+            )
+            % {"names": get_text_list(missing, _("and"))}
         )
     if not answers:
-        raise Refused("No dimension has an answer. Answer one, or skip the set.")
+        raise Refused(_("No dimension has an answer. Answer one, or skip the set."))
 
 
-def _join(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _store(
-    turn: Assignment,
-    answers: Mapping[str, Answer],
-    criteria: Sequence[Criterion],
-    candidates: Mapping[int, Candidate],
-) -> list[Judgment]:
-    revisions = dict(turn.judgments.order_by("revision").values_list("dimension_id", "revision"))
-    if revisions:
-        turn.judgments.filter(current=True).update(current=False)
+def _store(turn: Turn, answers: Mapping[str, Answer]) -> list[Judgment]:
+    if turn.revisions:
+        turn.assignment.judgments.filter(current=True).update(current=False)
+    keys = {shown.index: shown.pk for shown in turn.shown}
     return Judgment.objects.bulk_create(
         Judgment(
-            assignment=turn,
-            set_id=turn.set_id,
-            dimension=criterion.dimension,
-            wording=criterion.dimension.wording,
+            assignment=turn.assignment,
+            set_id=turn.assignment.set_id,
+            dimension_id=asked.dimension,
+            wording_id=asked.wording,
             outcome=answer.outcome,
-            best=None if answer.best is None else candidates[answer.best],
-            worst=None if answer.worst is None else candidates[answer.worst],
-            revision=revisions.get(criterion.dimension_id, 0) + 1,
+            best_id=None if answer.best is None else keys[answer.best],
+            worst_id=None if answer.worst is None else keys[answer.worst],
+            revision=turn.revisions.get(asked.dimension, 0) + 1,
         )
-        for criterion in criteria
-        if (answer := answers.get(criterion.dimension.slug)) is not None
+        for asked in turn.asked
+        if (answer := answers.get(asked.slug)) is not None
     )
 
 
-def _same_again(turn: Assignment, answers: Mapping[str, Answer]) -> list[Judgment]:
-    stored = list(turn.judgments.current().select_related("dimension", "best", "worst"))
-    if turn.state != State.SUBMITTED:
-        raise Refused(
-            "This submission was undone; these answers were not stored. Submit once more to "
-            "store them.",
-            "stale",
-        )
+def _same_again(turn: Turn, answers: Mapping[str, Answer]) -> list[Judgment]:
+    rows = turn.assignment.judgments.current().select_related("dimension", "best", "worst")
+    stored = list(rows)
+    require_stands(turn)
     if {row.dimension.slug: _answer(row) for row in stored} != dict(answers):
         raise Refused(
-            "This set was submitted already, with other answers, and those are kept. Submit "
-            "once more to replace them.",
+            _(
+                "This set was submitted already, with other answers, and those are kept. Submit "
+                "once more to replace them."
+            ),
             "stale",
         )
     return stored
+
+
+def require_stands(turn: Turn) -> None:
+    if turn.assignment.state not in {State.SUBMITTED, State.LATE}:
+        raise Refused(
+            _(
+                "This submission was undone; these answers were not stored. Submit once more to "
+                "store them."
+            ),
+            "stale",
+        )
 
 
 def _seconds(value: float | None) -> float | None:

@@ -229,12 +229,18 @@ class Campaign(models.Model):
 
 
 class Seat(models.Model):
-    """What is particular to one person in one campaign; made when there is something to say."""
+    """One person's place in one campaign, made with the first claim.
+
+    A claim locks it, so that two tabs of one person get the same turn. `position` is where in the
+    queue the last item was found: looking goes on from there, so a claim costs the same however
+    much of the queue is done. It only says where to look first.
+    """
 
     campaign = models.ForeignKey(Campaign, on_delete=models.CASCADE, related_name="seats")
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="seats"
     )
+    position = models.FloatField(default=-1.0, editable=False)
     practice_passed_at = models.DateTimeField(null=True, blank=True)
     paused_at = models.DateTimeField(null=True, blank=True)
     paused_reason = models.CharField(max_length=300, blank=True)
@@ -297,13 +303,18 @@ class Item(models.Model):
 
 
 class Assignment(models.Model):
-    """One person's turn at one item: a slot, a lease, and the order the candidates are shown in."""
+    """One person's turn at one item: a slot, a lease, and the order the candidates are shown in.
+
+    Work that is stored without a slot gets the lowest free one from the database; where none is
+    free, nothing is stored.
+    """
 
     class State(models.TextChoices):
         OPEN = "open"
         SUBMITTED = "submitted"
         SKIPPED = "skipped"
         EXPIRED = "expired"
+        LATE = "late"  # answered after the slot had gone to somebody else; kept, not counted
 
     class Kind(models.TextChoices):
         WORK = "work"  # counts toward the item's overlap
@@ -341,7 +352,7 @@ class Assignment(models.Model):
         ]
         constraints = [
             models.CheckConstraint(
-                condition=Q(state__in=["open", "submitted", "skipped", "expired"]),
+                condition=Q(state__in=["open", "submitted", "skipped", "expired", "late"]),
                 name="assignment_state_known",
             ),
             models.UniqueConstraint(
@@ -376,8 +387,9 @@ class JudgmentQuerySet(models.QuerySet["Judgment"]):
     def counted(self) -> JudgmentQuerySet:
         """What stands and says something about the candidates.
 
-        Answers at known sets, repeats and practice say something about people instead; where a
-        reviewer decided, the decision stands in the annotators' place.
+        Late answers would go beyond the overlap. Answers at known sets, repeats and practice say
+        something about people instead. Where a reviewer decided, the decision stands in the
+        annotators' place.
         """
         decisions = Judgment.objects.filter(
             current=True,
@@ -387,7 +399,11 @@ class JudgmentQuerySet(models.QuerySet["Judgment"]):
         )
         return self.current().filter(
             Q(assignment__kind=Assignment.Kind.REVIEW)
-            | Q(Q(assignment__kind=Assignment.Kind.WORK) & ~Exists(decisions))
+            | Q(
+                Q(assignment__kind=Assignment.Kind.WORK)
+                & ~Q(assignment__state=Assignment.State.LATE)
+                & ~Exists(decisions)
+            )
         )
 
 
@@ -449,25 +465,55 @@ class Judgment(models.Model):
         return f"judgment {self.pk}"
 
 
+class RatingQuerySet(models.QuerySet["Rating"]):
+    def current(self) -> RatingQuerySet:
+        return self.filter(current=True)
+
+    def counted(self) -> RatingQuerySet:
+        """What stands and says something about the candidates; see `Judgment.objects.counted`."""
+        return (
+            self.current()
+            .filter(assignment__kind=Assignment.Kind.WORK)
+            .exclude(assignment__state=Assignment.State.LATE)
+        )
+
+
 class Rating(models.Model):
-    """A score of a single candidate: usable yes/no (no dimension) or 1–5 on a dimension."""
+    """A score of a single candidate: usable yes/no (no dimension) or 1–5 on a dimension.
+
+    A correction is a new row. Composite foreign keys keep the candidate inside the turn's set.
+    """
 
     assignment = models.ForeignKey(Assignment, on_delete=models.PROTECT, related_name="ratings")
+    set = models.ForeignKey(CandidateSet, on_delete=models.PROTECT, related_name="ratings")
     candidate = models.ForeignKey(Candidate, on_delete=models.PROTECT, related_name="ratings")
     dimension = models.ForeignKey(Dimension, null=True, blank=True, on_delete=models.PROTECT)
+    wording = models.ForeignKey(
+        Wording, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
     value = models.PositiveSmallIntegerField()  # usable: 0 or 1; dimension: 1–5
+    revision = models.PositiveIntegerField(default=1)
+    current = models.BooleanField(default=True)
     created_at = models.DateTimeField(auto_now_add=True)
+    withdrawn_at = models.DateTimeField(null=True, blank=True)
+
+    objects = RatingQuerySet.as_manager()
 
     class Meta:
         constraints = [
             models.UniqueConstraint(
                 fields=["assignment", "candidate", "dimension"],
-                name="rating_once",
-                nulls_distinct=False,
+                condition=Q(current=True, dimension__isnull=False),
+                name="rating_one_current",
+            ),
+            models.UniqueConstraint(
+                fields=["assignment", "candidate"],
+                condition=Q(current=True, dimension__isnull=True),
+                name="rating_one_usable",
             ),
             models.CheckConstraint(
-                condition=Q(dimension__isnull=True, value__range=(0, 1))
-                | Q(dimension__isnull=False, value__range=(1, 5)),
+                condition=Q(dimension__isnull=True, wording__isnull=True, value__range=(0, 1))
+                | Q(dimension__isnull=False, wording__isnull=False, value__range=(1, 5)),
                 name="rating_value_in_range",
             ),
         ]

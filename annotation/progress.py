@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from statistics import median
 
-from django.db.models import Count
+from django.contrib.auth.models import User
+from django.db.models import Count, Q
 
+from annotation import queue
 from annotation.campaigns import criteria_for
 from annotation.models import Assignment, Campaign, Dimension, Judgment
 from generation.models import CandidateSet, Task
@@ -106,3 +109,26 @@ def people(campaign: Campaign) -> list[Person]:
     ]
     found = [person for person in found if person.submitted or person.skipped]
     return sorted(found, key=lambda person: (-person.submitted, person.name))
+
+
+@dataclass(frozen=True)
+class Own:
+    """A person's own figures."""
+
+    today: int
+    all: int
+    median_seconds: float | None  # per set, of those with a known time
+
+
+def own(user: User) -> Own:
+    finished = Assignment.objects.filter(
+        annotator=user, state__in=[Assignment.State.SUBMITTED, Assignment.State.LATE]
+    )
+    counts = finished.aggregate(
+        today=Count("pk", filter=Q(submitted_at__gte=queue.midnight())),
+        all=Count("pk"),
+    )
+    recent = finished.exclude(seconds_spent=None).order_by("-submitted_at")
+    rows = recent.values_list("seconds_spent", flat=True)[:200]
+    seconds: list[float] = [spent for spent in rows if spent is not None]
+    return Own(counts["today"], counts["all"], median(seconds) if seconds else None)

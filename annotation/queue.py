@@ -1,127 +1,354 @@
-"""Handing out work: each set of a campaign goes to as many people as its overlap asks, once each.
+"""Handing out work: each item of a campaign goes to as many people as its overlap asks, once each.
 
-A turn (`Assignment`) holds one of the item's slots under a lease. An item is locked while a slot of
-it is given away, so that claimers at the same moment get different items or different slots; the
-unique constraints on (item, slot) and (item, annotator) stand behind that.
+A turn (`Assignment`) holds one of the item's slots under a lease. One statement finds the next free
+items, passing over those that others are taking at this moment, and stores the turns; the database
+gives the slots. What it costs does not grow with the queue: it reads one index of the items that
+are not full, from where this person was last. Work that was given back stands in front.
+
+Beside work a person gets sets whose answer is known (gold) and sets they have judged before
+(repeats), at the campaign's rates, without being told.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from django.contrib.postgres.expressions import ArraySubquery
+from django.core.cache import cache
 from django.db import connection, transaction
-from django.db.models import Count, Exists, IntegerField, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Count, Exists, F, IntegerField, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 from django.utils.formats import date_format
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
-from annotation.campaigns import admits
-from annotation.models import Assignment, Campaign, Item
+from annotation.campaigns import admits, admitting
+from annotation.models import Assignment, Campaign, Gold, Item, Seat
 from generation.models import CandidateSet
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 State = Assignment.State
+Kind = Assignment.Kind
+DONE = [State.SUBMITTED, State.SKIPPED, State.LATE]
+REPEAT_AFTER = 20  # turns between the first time and the repeat
+SHARE_SECONDS = 10
+
+
+# Claiming ---------------------------------------------------------------------------------------
 
 
 def claim(*, user: User, campaign: Campaign) -> Assignment | None:
-    """The person's unfinished turn, with its lease renewed, or a turn at the next free item."""
-    if campaign.state != Campaign.State.OPEN or not admits(campaign, user):
+    """The person's oldest unfinished turn, with its lease renewed, or a new one."""
+    held = claim_ahead(user=user, campaign=campaign, wanted=1)
+    return _turn(held[0]) if held else None
+
+
+def claim_ahead(*, user: User, campaign: Campaign, wanted: int) -> list[int]:
+    """Ids of the person's unfinished turns, oldest first, filled up to `wanted`; all renewed."""
+    for patience in ("no wait", "wait"):
+        with transaction.atomic():
+            place = _lock_place(user, campaign)
+            if place is None:
+                return []
+            held = list(place.held)
+            missing = min(wanted - len(held), place.left_today - len(held))
+            if missing > 0 and patience == "wait":
+                expire_leases(campaign)
+                held += _revive(place, missing)
+                missing = min(wanted, place.left_today) - len(held)
+            if missing > 0:
+                held += _add_turns(place, missing, wait=patience == "wait")
+            elif held:
+                _renew(place, held)
+        if held:
+            break
+    return held
+
+
+def _turn(pk: int) -> Assignment:
+    return Assignment.objects.select_related("item").get(pk=pk)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A seat as a claim needs it, read in one query."""
+
+    seat: Seat
+    campaign: Campaign
+    held: list[int]  # open turns, oldest first
+    today: int  # turns finished today
+
+    @property
+    def left_today(self) -> int:
+        limit = self.campaign.daily_limit
+        return 10**6 if limit is None else max(0, limit - self.today)
+
+
+def _lock_place(user: User, campaign: Campaign) -> _Place | None:
+    """The person's place if they may take work now; their claims pass here one after another."""
+    found: Any = _seats(user).filter(campaign=campaign, user=user).first()
+    if found is None:
+        if not admits(campaign, user):
+            return None
+        Seat.objects.bulk_create([Seat(campaign=campaign, user=user)], ignore_conflicts=True)
+        found = _seats(user).get(campaign=campaign, user=user)
+    if not found.admitted or _shut(found.campaign) or found.paused_at is not None:
         return None
+    if found.campaign.practice_sets and found.practice_passed_at is None:
+        return None
+    return _Place(found, found.campaign, list(found.held), found.today)
+
+
+def _seats(user: User) -> QuerySet[Seat]:
+    mine = Assignment.objects.filter(annotator=user, item__campaign=OuterRef("campaign"))
+    held = mine.filter(state=State.OPEN).exclude(kind__in=[Kind.PRACTICE, Kind.REVIEW])
+    return (
+        Seat.objects.select_for_update(of=("self",), no_key=True)
+        .select_related("campaign")
+        .annotate(
+            held=ArraySubquery(held.order_by("pk").values("pk")),
+            today=_count(mine.filter(state__in=DONE, submitted_at__gte=midnight())),
+            admitted=Exists(admitting(user).filter(pk=OuterRef("campaign"))),
+        )
+    )
+
+
+def _count(rows: QuerySet[Any]) -> Coalesce:
+    counted = rows.order_by().values(one=F("annotator")).annotate(n=Count("pk")).values("n")
+    return Coalesce(Subquery(counted, output_field=IntegerField()), 0)
+
+
+def _shut(campaign: Campaign) -> bool:
+    over = campaign.deadline is not None and campaign.deadline <= timezone.now()
+    return campaign.state != Campaign.State.OPEN or over
+
+
+def _add_turns(place: _Place, wanted: int, *, wait: bool) -> list[int]:
+    campaign, draw = place.campaign, random.SystemRandom()
+    added = []
+    for _turn_number in range(wanted):
+        known = None
+        if campaign.gold_rate and draw.random() < campaign.gold_rate:
+            known = _gold(place)
+        elif campaign.repeat_rate and draw.random() < campaign.repeat_rate:
+            known = _repeat(place)
+        if known is not None:
+            added.append(known)
+    return added + _add_work(place, wanted - len(added), wait=wait)
+
+
+# The three stages of looking: what was given back or has priority; what comes after the place where
+# this person was last; what lies before it. Each looks for what the stages before did not find.
+_FREE = """
+  SELECT i.id, i.set_id, i.shown, i.position
+  FROM annotation_item i
+  JOIN generation_candidateset s ON s.id = i.set_id AND s.state = 'ready'
+  WHERE i.campaign_id = %(campaign)s AND NOT i."full" AND {where}
+    AND NOT EXISTS (
+      SELECT 1 FROM annotation_assignment a
+      WHERE a.item_id = i.id AND a.annotator_id = %(user)s
+    )
+  ORDER BY i.position, i.id LIMIT {limit}
+  FOR NO KEY UPDATE OF i {locked}
+"""
+_CLAIM = """
+WITH front AS ({front}), fresh AS ({fresh}), passed AS ({passed}),
+picked AS (
+  SELECT *, row_number() OVER (ORDER BY stage, position) AS n FROM (
+    SELECT 1 AS stage, * FROM front
+    UNION ALL SELECT 2, * FROM fresh
+    UNION ALL SELECT 3, * FROM passed
+  ) found
+),
+moved AS (
+  UPDATE annotation_seat SET position = last.position
+  FROM (SELECT position FROM picked WHERE stage > 1 ORDER BY n DESC LIMIT 1) last
+  WHERE annotation_seat.id = %(seat)s
+),
+renewed AS (
+  UPDATE annotation_assignment SET lease_until = %(until)s WHERE id = ANY(%(held)s)
+)
+INSERT INTO annotation_assignment
+  (item_id, set_id, annotator_id, kind, "order", state, lease_until, skip_reason, comment,
+   created_at)
+SELECT p.id, p.set_id, %(user)s, 'work', (
+    SELECT jsonb_agg(c.index ORDER BY
+      CASE WHEN %(sides)s THEN c.index * (%(flips)s)[p.n] ELSE random() END)
+    FROM generation_candidate c
+    WHERE c.set_id = p.set_id AND (p.shown = '[]' OR p.shown @> to_jsonb(c.index))
+  ), 'open', %(until)s, '', '', %(now)s
+FROM picked p ORDER BY p.n
+RETURNING id
+"""
+
+
+def _claim_statement(*, wait: bool) -> str:
+    def free(where: str, limit: str) -> str:
+        return _FREE.format(where=where, limit=limit, locked="" if wait else "SKIP LOCKED")
+
+    return _CLAIM.format(
+        front=free("i.position < 0", "%(wanted)s"),
+        fresh=free(
+            "i.position >= 0 AND i.position > %(position)s",
+            "(SELECT %(wanted)s - count(*) FROM front)",
+        ),
+        passed=free(
+            "i.position >= 0 AND i.position <= %(position)s",
+            "(SELECT %(wanted)s - (SELECT count(*) FROM front) - (SELECT count(*) FROM fresh))",
+        ),
+    )
+
+
+def _add_work(place: _Place, wanted: int, *, wait: bool) -> list[int]:
+    if wanted <= 0:
+        return []
     now = timezone.now()
-    lease_until = now + timedelta(seconds=campaign.lease_seconds)
-    with transaction.atomic():
-        _one_claim_at_a_time(user, campaign)
-        held = _held(user, campaign).select_for_update(of=("self",)).order_by("pk").first()
-        if held is not None:
-            held.lease_until = lease_until
-            held.save(update_fields=["lease_until"])
-            return held
-        full: set[int] = set()
-        while (item := _lock_next(user, campaign, now, full)) is not None:
-            slot = _take_slot(item, campaign, now)
-            if slot is None:
-                full.add(item.pk)
-                continue
-            return Assignment.objects.create(
-                item=item,
-                set_id=item.set_id,
-                annotator=user,
-                slot=slot,
-                order=_display_order(item),
-                lease_until=lease_until,
-            )
-    return None
-
-
-def upcoming(*, user: User, campaign: Campaign, after: Assignment) -> Item | None:
-    """The item this person will probably get next, so that its pictures can be there already."""
-    held = _held(user, campaign).exclude(pk=after.pk).order_by("pk").first()
-    if held is not None:
-        return held.item
-    return _free(user, campaign, timezone.now(), [after.item_id]).first()
-
-
-def _one_claim_at_a_time(user: User, campaign: Campaign) -> None:
-    # Two tabs of one person get the same turn rather than two turns.
+    comparison = place.campaign.purpose == Campaign.Purpose.COMPARISON
+    values: dict[str, Any] = {
+        "campaign": place.campaign.pk,
+        "user": place.seat.user_id,
+        "seat": place.seat.pk,
+        "position": place.seat.position,
+        "wanted": wanted,
+        "held": list(place.held),
+        "sides": comparison,
+        "flips": _sides(place, wanted) if comparison else [1],
+        "now": now,
+        "until": now + timedelta(seconds=place.campaign.lease_seconds),
+    }
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s::int, %s::int)", [campaign.pk, user.pk])
+        cursor.execute(_claim_statement(wait=wait), values)
+        return [pk for (pk,) in cursor.fetchall()]
 
 
-def _held(user: User, campaign: Campaign) -> QuerySet[Assignment]:
-    # An open turn whose lease ran out is still this person's until somebody else needs the slot.
-    return Assignment.objects.filter(
-        annotator=user, item__campaign=campaign, state=State.OPEN
-    ).select_related("item")
-
-
-def _live(now: datetime) -> Q:
-    return Q(state=State.SUBMITTED) | Q(state=State.OPEN, lease_until__gt=now)
-
-
-def _free(
-    user: User, campaign: Campaign, now: datetime, without: Collection[int] = ()
-) -> QuerySet[Item]:
-    turns = Assignment.objects.filter(item=OuterRef("pk"))
-    taken = turns.filter(_live(now)).order_by().values("item").annotate(n=Count("pk")).values("n")
-    return (
-        Item.objects.filter(campaign=campaign, set__state=CandidateSet.State.READY)
-        .exclude(pk__in=without)
-        .filter(~Exists(turns.filter(annotator=user).exclude(state=State.EXPIRED)))
-        .alias(taken=Coalesce(Subquery(taken, output_field=IntegerField()), 0))
-        .filter(taken__lt=campaign.overlap)
-        .order_by("position", "pk")
+def _sides(place: _Place, wanted: int) -> list[int]:
+    """For each new pair 1 (first candidate on the left) or -1, in balance for this person."""
+    shown = Assignment.objects.filter(
+        annotator=place.seat.user_id, item__campaign=place.campaign.pk, kind=Kind.WORK
+    ).exclude(state=State.EXPIRED)
+    counts = shown.aggregate(
+        straight=Count("pk", filter=Q(order__0__lt=F("order__1"))), all=Count("pk")
     )
+    ahead = 2 * counts["straight"] - counts["all"]
+    flips = []
+    for _number in range(wanted):
+        flip = random.SystemRandom().choice([1, -1]) if ahead == 0 else (-1 if ahead > 0 else 1)
+        flips.append(flip)
+        ahead += flip
+    return flips
 
 
-def _lock_next(user: User, campaign: Campaign, now: datetime, full: Collection[int]) -> Item | None:
-    free = _free(user, campaign, now, full)
-    # Items that others are claiming at this moment are passed over; only when nothing else is left
-    # is it worth waiting for one of them, which may still have a slot.
-    return (
-        free.select_for_update(skip_locked=True, no_key=True, of=("self",)).first()
-        or free.select_for_update(no_key=True, of=("self",)).first()
+def _revive(place: _Place, wanted: int) -> list[int]:
+    """This person's turns that ran out and that nobody else took up, when nothing else is left."""
+    mine = Assignment.objects.filter(
+        annotator=place.seat.user_id, item__campaign=place.campaign, item__full=False
     )
+    expired = mine.filter(kind=Kind.WORK, state=State.EXPIRED).order_by("pk")[:wanted]
+    return [turn.pk for turn in expired if reopen(turn, place.campaign)]
 
 
-def _take_slot(item: Item, campaign: Campaign, now: datetime) -> int | None:
-    # Read again under the lock: another claimer may have committed since the item was chosen.
-    turns = Assignment.objects.filter(item=item)
-    turns.filter(state=State.OPEN, lease_until__lte=now).update(state=State.EXPIRED)
-    taken = set(
-        turns.filter(state__in=[State.OPEN, State.SUBMITTED]).values_list("slot", flat=True)
+def _renew(place: _Place, held: list[int]) -> None:
+    until = timezone.now() + timedelta(seconds=place.campaign.lease_seconds)
+    Assignment.objects.filter(pk__in=held).update(lease_until=until)
+
+
+# Gold and repeats -------------------------------------------------------------------------------
+
+
+def _gold(place: _Place) -> int | None:
+    """A turn at a set whose answer is known and which this person has not seen here."""
+    known = Gold.objects.filter(set=OuterRef("set"), practice=False)
+    mine = Assignment.objects.filter(item=OuterRef("pk"), annotator=place.seat.user_id)
+    free = Item.objects.filter(
+        Exists(known),
+        ~Exists(mine.exclude(state=State.EXPIRED)),
+        campaign=place.campaign.pk,
+        set__state=CandidateSet.State.READY,
     )
-    return next((slot for slot in range(campaign.overlap) if slot not in taken), None)
+    item = free.order_by("?").first()
+    return _store(place, item, Kind.GOLD) if item else None
 
 
-def _display_order(item: Item) -> list[int]:
-    indexes = list(item.set.candidates.order_by("index").values_list("index", flat=True))
+def _repeat(place: _Place) -> int | None:
+    """A turn at a set that this person judged a while ago and has not been asked about again."""
+    mine = Assignment.objects.filter(annotator=place.seat.user_id, item__campaign=place.campaign.pk)
+    again = mine.filter(item=OuterRef("item"), kind=Kind.REPEAT).exclude(state=State.EXPIRED)
+    earlier = list(
+        mine.filter(~Exists(again), kind=Kind.WORK, state=State.SUBMITTED)
+        .order_by("-submitted_at")
+        .values_list("item", flat=True)[REPEAT_AFTER : REPEAT_AFTER + 100]
+    )
+    if not earlier:
+        return None
+    item = Item.objects.get(pk=random.SystemRandom().choice(earlier))
+    return _store(place, item, Kind.REPEAT)
+
+
+def _store(place: _Place, item: Item, kind: str) -> int:
+    return Assignment.objects.create(
+        item=item,
+        set_id=item.set_id,
+        annotator_id=place.seat.user_id,
+        kind=kind,
+        slot=0,
+        order=display_order(item),
+        lease_until=timezone.now() + timedelta(seconds=place.campaign.lease_seconds),
+    ).pk
+
+
+def display_order(item: Item) -> list[int]:
+    """The item's candidate indexes in an order drawn anew."""
+    indexes = item.shown or list(item.set.candidates.values_list("index", flat=True))
     return random.SystemRandom().sample(indexes, len(indexes))
+
+
+# Giving back ------------------------------------------------------------------------------------
+
+
+def expire_leases(campaign: Campaign | None = None) -> int:
+    """End the turns whose lease ran out and put their items in front; returns how many."""
+    due = Assignment.objects.filter(state=State.OPEN, lease_until__lte=timezone.now())
+    due = due.exclude(kind=Kind.REVIEW)
+    if campaign is not None:
+        due = due.filter(item__campaign=campaign)
+    with transaction.atomic():
+        rows = due.select_for_update(skip_locked=True, of=("self",)).values_list("pk", "item")
+        found = list(rows.order_by("pk"))
+        Assignment.objects.filter(pk__in=[pk for pk, _item in found]).update(state=State.EXPIRED)
+        to_the_front([item for _pk, item in found])
+    return len(found)
+
+
+def to_the_front(items: list[int]) -> None:
+    """Hand these items out before all others."""
+    Item.objects.filter(pk__in=items, position__gt=1 - Item.RETURNED).update(
+        position=F("position") - Item.RETURNED
+    )
+
+
+def reopen(turn: Assignment, campaign: Campaign) -> bool:
+    """Give a turn back to its person; False when its item has no slot left for it."""
+    values: dict[str, Any] = {
+        "state": State.OPEN,
+        "skip_reason": "",
+        "submitted_at": None,
+        "lease_until": timezone.now() + timedelta(seconds=campaign.lease_seconds),
+    }
+    if turn.state not in {State.OPEN, State.SUBMITTED} and turn.kind == Kind.WORK:
+        values["slot"] = None  # the database gives one, or leaves the row as it is
+    if not Assignment.objects.filter(pk=turn.pk).update(**values):
+        return False
+    turn.refresh_from_db(fields=["slot", *values])
+    return True
+
+
+# Why there is nothing ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -139,98 +366,146 @@ def why_empty(*, user: User, campaign: Campaign) -> Empty:
     if not admits(campaign, user):
         return Empty(
             "member",
-            f"“{campaign}” has a list of members and you are not on it.",
-            "Ask the person who runs it to add you.",
+            _("“%(campaign)s” has a list of members and you are not on it.")
+            % {"campaign": campaign},
+            _("Ask the person who runs it to add you."),
         )
+    if campaign.deadline is not None and campaign.deadline <= timezone.now():
+        return Empty(
+            "deadline",
+            _("“%(campaign)s” ended on %(day)s.")
+            % {"campaign": campaign, "day": date_format(timezone.localtime(campaign.deadline))},
+            _("What you submitted is kept. Take another campaign."),
+        )
+    seat = Seat.objects.filter(campaign=campaign, user=user).first()
+    if seat is not None and seat.paused_at is not None:
+        return Empty(
+            "seat",
+            _("Your work on “%(campaign)s” is paused. What you submitted is kept.")
+            % {"campaign": campaign},
+            seat.paused_reason or _("Ask the person who runs it."),
+        )
+    if campaign.practice_sets and (seat is None or seat.practice_passed_at is None):
+        return Empty(
+            "practice",
+            _("“%(campaign)s” starts with practice.") % {"campaign": campaign},
+            _("Judge a few sets whose answers are known, and see at once how you did."),
+        )
+    if campaign.daily_limit is not None and done_today(user, campaign) >= campaign.daily_limit:
+        return Empty(
+            "today",
+            _("You have judged your %(n)s sets for today.") % {"n": campaign.daily_limit},
+            _("Come back tomorrow, or take another campaign."),
+        )
+    return _nothing_free(user, campaign)
+
+
+def _nothing_free(user: User, campaign: Campaign) -> Empty:
     if not campaign.items.exists():
         return Empty(
-            "no_items", f"“{campaign}” has no candidate sets yet.", "Come back when some are made."
+            "no_items",
+            _("“%(campaign)s” has no candidate sets yet.") % {"campaign": campaign},
+            _("Come back when some are made."),
         )
-    now = timezone.now()
-    turns = Assignment.objects.filter(item__campaign=campaign)
-    unfinished = (
-        campaign.items.filter(set__state=CandidateSet.State.READY)
-        .alias(n=Count("assignments", filter=Q(assignments__state=State.SUBMITTED)))
-        .filter(n__lt=campaign.overlap)
-        .values("pk")
-    )
-    left = unfinished.count()
-    if not left:
-        return _nothing_left(campaign)
-    mine = turns.filter(annotator=user, item__in=unfinished).exclude(state=State.EXPIRED)
-    held = (
-        turns.filter(item__in=unfinished, state=State.OPEN, lease_until__gt=now)
-        .exclude(item__in=mine.values("item"))
-        .order_by("lease_until")
-        .first()
-    )
-    if held is not None:
-        until = date_format(timezone.localtime(held.lease_until), "H:i")
+    turns = Assignment.objects.filter(item__campaign=campaign, kind=Kind.WORK)
+    held = turns.filter(state=State.OPEN).exclude(annotator=user)
+    mine = turns.filter(annotator=user).exclude(state=State.EXPIRED)
+    for_me = held.exclude(item__in=mine.values("item")).order_by("lease_until").first()
+    if for_me is not None:
+        until = date_format(timezone.localtime(for_me.lease_until), "H:i")
         return Empty(
             "held",
-            f"Other people hold what is left; the first turn runs out at {until}.",
-            f"Try again after {until}, or take another campaign.",
+            _("Other people hold what is left; the first turn runs out at %(time)s.")
+            % {"time": until},
+            _("Try again after %(time)s, or take another campaign.") % {"time": until},
         )
-    sets = "set still needs" if left == 1 else "sets still need"
-    return Empty(
-        "limit",
-        f"You have had every set. {left} {sets} somebody else’s eyes.",
-        "Nothing is left for you here; take another campaign.",
-    )
-
-
-def _nothing_left(campaign: Campaign) -> Empty:
+    ready = campaign.items.filter(set__state=CandidateSet.State.READY)
+    left = ready.filter(full=False).count() + held.values("item").distinct().count()
+    if left:
+        return Empty(
+            "limit",
+            ngettext(
+                "You have had every set. %(n)s set still needs somebody else’s eyes.",
+                "You have had every set. %(n)s sets still need somebody else’s eyes.",
+                left,
+            )
+            % {"n": left},
+            _("Nothing is left for you here; take another campaign."),
+        )
     pending = campaign.items.filter(set__state=CandidateSet.State.DRAWN).count()
     if pending:
-        sets = "set is" if pending == 1 else "sets are"
         return Empty(
             "pending",
-            f"{pending} {sets} still being made.",
-            "Reload this page in a minute. If nothing comes, the generation worker may be down.",
+            ngettext("%(n)s set is still being made.", "%(n)s sets are still being made.", pending)
+            % {"n": pending},
+            _("Reload this page in a minute. If nothing comes, the generation worker may be down."),
         )
-    return Empty("done", "Every set has all its judgments.", "The work here is done. Thank you!")
+    return Empty(
+        "done", _("Every set has all its judgments."), _("The work here is done. Thank you!")
+    )
 
 
 def _not_open(campaign: Campaign) -> Empty:
+    named = {"campaign": campaign}
     if campaign.state == Campaign.State.PAUSED:
         return Empty(
             "paused",
-            f"“{campaign}” is paused. What you submitted is kept.",
-            "Wait until it is opened again, or take another campaign.",
+            _("“%(campaign)s” is paused. What you submitted is kept.") % named,
+            _("Wait until it is opened again, or take another campaign."),
         )
     if campaign.state == Campaign.State.CLOSED:
-        return Empty("closed", f"“{campaign}” is closed.", "Take another campaign.")
-    return Empty("draft", f"“{campaign}” has not been opened yet.", "Take another campaign.")
+        return Empty("closed", _("“%(campaign)s” is closed.") % named, _("Take another campaign."))
+    return Empty(
+        "draft", _("“%(campaign)s” has not been opened yet.") % named, _("Take another campaign.")
+    )
+
+
+# Figures ----------------------------------------------------------------------------------------
 
 
 def judged_share(campaign: Campaign) -> tuple[int, int]:
     """Submitted turns, and turns that the campaign asks for in all."""
-    done = Assignment.objects.filter(item__campaign=campaign, state=State.SUBMITTED).count()
+    done = Assignment.objects.filter(
+        item__campaign=campaign, state=State.SUBMITTED, kind=Kind.WORK
+    ).count()
     items = campaign.items.exclude(set__state=CandidateSet.State.FAILED).count()
     return done, items * campaign.overlap
 
 
-def submitted_today(user: User, campaign: Campaign) -> int:
-    midnight = timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
+@dataclass(frozen=True)
+class Share:
+    done: int
+    wanted: int
+    people: int  # who hold turns at this moment
+
+
+def recent_share(campaign: Campaign) -> Share:
+    """`judged_share` as it was up to ten seconds ago: counting a million rows takes a while."""
+    key = f"judged-share-{campaign.pk}"
+    found: Share | None = cache.get(key)
+    if found is None:
+        holding = Assignment.objects.filter(item__campaign=campaign, state=State.OPEN)
+        people = holding.values("annotator").distinct().count()
+        found = Share(*judged_share(campaign), people)
+        cache.set(key, found, SHARE_SECONDS)
+    return found
+
+
+def midnight() -> datetime:
+    return timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def done_today(user: User, campaign: Campaign) -> int:
+    """Turns that the person finished today: submitted, skipped or late."""
     return Assignment.objects.filter(
-        annotator=user,
-        item__campaign=campaign,
-        state=State.SUBMITTED,
-        submitted_at__gte=midnight,
+        annotator=user, item__campaign=campaign, state__in=DONE, submitted_at__gte=midnight()
     ).count()
 
 
-def reopen(turn: Assignment, campaign: Campaign) -> bool:
-    """Give a finished turn back to its person; False when its item has no slot left for it."""
-    item = Item.objects.select_for_update(no_key=True).get(pk=turn.item_id)
-    if turn.state != State.SUBMITTED:
-        slot = _take_slot(item, campaign, timezone.now())
-        if slot is None:
-            return False
-        turn.slot = slot
-    turn.state = State.OPEN
-    turn.skip_reason = ""
-    turn.submitted_at = None
-    turn.lease_until = timezone.now() + timedelta(seconds=campaign.lease_seconds)
-    turn.save(update_fields=["slot", "state", "skip_reason", "submitted_at", "lease_until"])
-    return True
+def submitted_today(user: User, campaign: Campaign) -> int:
+    return Assignment.objects.filter(
+        annotator=user,
+        item__campaign=campaign,
+        state__in=[State.SUBMITTED, State.LATE],
+        submitted_at__gte=midnight(),
+    ).count()

@@ -1,51 +1,80 @@
-"""The labelling pages. Each is a plain form first; htmx swaps the next set into the same page."""
+"""The labelling pages. Each is a plain form first; the script on top keeps sets ready and sends
+what was said in the background, so that nobody waits for the network."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import numpy as np
 from django.contrib.auth.models import User
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.core.paginator import Paginator
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.urls import reverse
-from django.utils import timezone
-from django.utils.cache import patch_vary_headers
-from django.utils.formats import date_format
+from django.template.loader import render_to_string
+from django.utils.translation import gettext as _
 from django.views.decorators.cache import cache_control, never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from annotation import judgments, outlines, queue
-from annotation.campaigns import criteria_for, for_annotator
-from annotation.errors import Refused
-from annotation.forms import (
+from annotation import judgments, outlines, progress, queue, ratings, turns
+from annotation.answers import (
     SKIP_REASONS,
+    posted_answers,
     read_answers,
+    read_scores,
     read_seconds,
     read_submission,
     show_answers,
+    show_scores,
 )
-from annotation.models import Assignment, Campaign, Criterion, Wording
+from annotation.campaigns import for_annotator
+from annotation.errors import Refused
+from annotation.models import Assignment, Campaign
+from annotation.turns import Asked, Turn
+from annotation.words import words
 from generation import images
-from generation.models import CandidateSet, Image
+from generation.models import Image
 
 State = Assignment.State
+FINISHED = {State.SUBMITTED, State.LATE}
+Purpose = Campaign.Purpose
 STATUS = {"invalid": 422, "stale": 409, "foreign": 403, "closed": 409}
+AHEAD = 25  # sets that a browser keeps ready, so that it can work through a lost connection
+PER_PAGE = 50
+# Named in the page's head, so that the browser fetches all of them at once.
+MODULES = [
+    f"annotation/label/{name}.js"
+    for name in ("answers", "compare", "net", "outbox", "store", "viewer", "words")
+]
 
 
 @dataclass(frozen=True)
 class Question:
     """A dimension on the page; `best` and `worst` are what its fields hold."""
 
-    slug: str
-    name: str
-    wording: Wording
-    required: bool
+    asked: Asked
     best: str
     worst: str
+
+
+def says_no(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
+    """A refusal becomes a page, or the JSON that the script asked for."""
+
+    @wraps(view)
+    def wrapped(request: HttpRequest, assignment_id: int) -> HttpResponseBase:
+        try:
+            return view(request, assignment_id)
+        except Refused as error:
+            if _wants_json(request):
+                body = {"error": error.message, "code": error.code}
+                return JsonResponse(body, status=STATUS[error.code])
+            campaign = Campaign.objects.get(items__assignments=assignment_id)
+            return _notice(request, campaign, error)
+
+    return wrapped
 
 
 @require_GET
@@ -64,60 +93,77 @@ def next_turn(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
     campaign = get_object_or_404(Campaign, pk=campaign_id)
     claimed = queue.claim(user=_user(request), campaign=campaign)
     if claimed is None:
-        return _empty(request, campaign)
+        return HttpResponse(_empty(request, campaign, "base.html"))
     return redirect("annotation:turn", claimed.pk)
 
 
 @require_http_methods(["GET", "POST"])
 @never_cache
+@says_no
 def turn(request: HttpRequest, assignment_id: int) -> HttpResponseBase:
-    mine = _get_turn_for_user(assignment_id)
-    if mine.annotator_id != request.user.pk:
-        error = Refused(
-            "This turn belongs to somebody else. Open the queue to get one of your own.", "foreign"
-        )
-        return _notice(request, mine.item.campaign, error)
     if request.method == "POST":
-        return _submit(request, mine)
-    if mine.state in {State.EXPIRED, State.SKIPPED}:
-        return _notice(request, mine.item.campaign, _over(mine))
-    if mine.item.campaign.state != Campaign.State.OPEN:
-        return _empty(request, mine.item.campaign)
-    answers = judgments.last_answers(mine)
-    return _page(request, mine, show_answers(answers, mine.order))
+        return _submit(request, assignment_id)
+    mine = _get_turn_for_user(request, assignment_id)
+    row, campaign = mine.assignment, mine.campaign
+    if row.state == State.SKIPPED or (
+        row.state == State.EXPIRED and not queue.reopen(row, campaign)
+    ):
+        return _notice(request, campaign, _over(row))
+    if campaign.state != Campaign.State.OPEN:
+        return HttpResponse(_empty(request, campaign, "base.html"))
+    return HttpResponse(_page(request, mine, "base.html"))
 
 
-def _submit(request: HttpRequest, mine: Assignment) -> HttpResponseBase:
-    campaign = mine.item.campaign
+def _submit(request: HttpRequest, assignment_id: int) -> HttpResponseBase:
     try:
-        judgments.record(
-            assignment=mine,
-            user=_user(request),
-            answers=read_answers(
-                request.POST, criteria_for(campaign, mine.set.source.task), mine.order
-            ),
-            submission=read_submission(request.POST),
-            seconds_spent=read_seconds(request.POST),
-        )
+        campaign = _record(request, assignment_id)
+    except Assignment.DoesNotExist as error:
+        raise Http404(_("There is no such turn.")) from error
     except Refused as error:
-        mine.refresh_from_db()
-        return _page(request, mine, _posted(request.POST), error=error)
+        if _wants_json(request) or error.code == "foreign":
+            raise
+        page = _page(request, turns.load(assignment_id), "base.html", error=error)
+        return HttpResponse(page, status=STATUS[error.code])
     return _go_on(request, campaign)
 
 
+def _record(request: HttpRequest, assignment_id: int) -> Campaign:
+    """Store what the form says; which of the two forms it was, its fields tell."""
+    said: dict[str, Any] = {
+        "assignment": assignment_id,
+        "user": _user(request),
+        "submission": read_submission(request.POST),
+        "seconds_spent": read_seconds(request.POST),
+        "correction": "correction" in request.POST,
+    }
+    made: list[Any]
+    if request.POST.get("form") == "rating":
+        made = ratings.rate(scores=read_scores(request.POST), **said)
+    else:
+        made = judgments.record(answers=read_answers(request.POST), by_place=True, **said)
+    campaign: Campaign = made[0].assignment.item.campaign
+    return campaign
+
+
 @require_POST
+@says_no
 def skip(request: HttpRequest, assignment_id: int) -> HttpResponseBase:
-    mine = _get_turn_for_user(assignment_id)
-    reason = ": ".join(
-        part
-        for part in (request.POST.get("reason", ""), request.POST.get("detail", "").strip())
-        if part
-    )
-    try:
-        judgments.skip(assignment=mine, user=_user(request), reason=reason)
-    except Refused as error:
-        return _notice(request, mine.item.campaign, error)
-    return _go_on(request, mine.item.campaign)
+    mine = _get_turn_for_user(request, assignment_id)
+    parts = [request.POST.get("reason", ""), request.POST.get("detail", "").strip()]
+    reason = ": ".join(part for part in parts if part)
+    judgments.skip(assignment=assignment_id, user=_user(request), reason=reason)
+    return _go_on(request, mine.campaign)
+
+
+@require_POST
+@says_no
+def flag(request: HttpRequest, assignment_id: int) -> HttpResponseBase:
+    _get_turn_for_user(request, assignment_id)
+    reason = request.POST.get("reason", "")
+    judgments.flag(assignment=assignment_id, user=_user(request), reason=reason)
+    if _wants_json(request):
+        return JsonResponse({"stored": assignment_id})
+    return redirect("annotation:turn", assignment_id)
 
 
 @require_POST
@@ -126,8 +172,36 @@ def undo(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
     try:
         reopened = judgments.undo(user=_user(request), campaign=campaign)
     except Refused as error:
+        if _wants_json(request):
+            return JsonResponse({"error": error.message, "code": error.code}, status=409)
         return _notice(request, campaign, error)
-    return _show(request, reopened.pk)
+    if not _wants_json(request):
+        return redirect("annotation:turn", reopened.pk)
+    page = _page(request, turns.load(reopened.pk), "annotation/fragment.html")
+    return JsonResponse({"sets": [{"turn": reopened.pk, "html": page}], "empty": None})
+
+
+@require_POST
+@never_cache
+def ahead(request: HttpRequest, campaign_id: int) -> JsonResponse:
+    """The sets that this person is to judge next, those in `have` left out."""
+    return _more(request, get_object_or_404(Campaign, pk=campaign_id))
+
+
+@require_GET
+@never_cache
+def history(request: HttpRequest) -> HttpResponse:
+    """What this person judged, newest first, to look at again and to correct."""
+    user = _user(request)
+    mine = (
+        Assignment.objects.filter(annotator=user, state__in=queue.DONE)
+        .exclude(kind=Assignment.Kind.REVIEW)
+        .select_related("item__campaign", "set__source__task", "set__source__image")
+        .order_by("-submitted_at", "-pk")
+    )
+    page = Paginator(mine, PER_PAGE).get_page(request.GET.get("page"))
+    context = {"page": page, "mine": progress.own(user)}
+    return render(request, "annotation/history.html", context)
 
 
 @require_GET
@@ -150,135 +224,133 @@ def _user(request: HttpRequest) -> User:
     return request.user
 
 
-def _get_turn_for_user(assignment_id: int) -> Assignment:
-    found = Assignment.objects.select_related(
-        "item__campaign", "set__source__task", "set__source__image", "set__source__mask"
-    )
-    return get_object_or_404(found, pk=assignment_id)
+def _wants_json(request: HttpRequest) -> bool:
+    return request.headers.get("Accept", "") == "application/json"
+
+
+def _get_turn_for_user(request: HttpRequest, assignment_id: int) -> Turn:
+    try:
+        found = turns.load(assignment_id)
+    except Assignment.DoesNotExist as error:
+        raise Http404(_("There is no such turn.")) from error
+    judgments.require_own(found, _user(request))
+    return found
 
 
 def _over(mine: Assignment) -> Refused:
     if mine.state == State.SKIPPED:
-        return Refused("You skipped this set. Undo that, or go on with the next one.", "stale")
-    until = date_format(timezone.localtime(mine.lease_until), "H:i")
-    return Refused(
-        f"Your turn at this set ran out at {until} and it went to somebody else.", "stale"
-    )
+        return Refused(_("You skipped this set. Undo that, or go on with the next one."), "stale")
+    return Refused(_("Your turn at this set ran out and it went to somebody else."), "stale")
 
 
 def _go_on(request: HttpRequest, campaign: Campaign) -> HttpResponseBase:
-    if not request.htmx:  # type: ignore[attr-defined]
-        return redirect("annotation:next", campaign.pk)
-    claimed = queue.claim(user=_user(request), campaign=campaign)
-    if claimed is None:
-        campaign.refresh_from_db(fields=["state"])
-        response = _empty(request, campaign)
-        response["HX-Push-Url"] = reverse("annotation:next", args=[campaign.pk])
-        return response
-    return _show(request, claimed.pk)
+    if _wants_json(request):
+        return _more(request, campaign)
+    return redirect("annotation:next", campaign.pk)
 
 
-def _show(request: HttpRequest, assignment_id: int) -> HttpResponseBase:
-    if not request.htmx:  # type: ignore[attr-defined]
-        return redirect("annotation:turn", assignment_id)
-    mine = _get_turn_for_user(assignment_id)
-    answers = judgments.last_answers(mine)
-    response = _page(request, mine, show_answers(answers, mine.order))
-    response["HX-Push-Url"] = reverse("annotation:turn", args=[assignment_id])
-    return response
+def _more(request: HttpRequest, campaign: Campaign) -> JsonResponse:
+    have = {int(pk) for pk in request.POST.getlist("have") if pk.isdecimal()}
+    wanted = _wanted(request, campaign)
+    held = queue.claim_ahead(user=_user(request), campaign=campaign, wanted=wanted)
+    sets = [
+        {"turn": pk, "html": _page(request, turns.load(pk), "annotation/fragment.html")}
+        for pk in held
+        if pk not in have
+    ]
+    empty = None
+    if not held:
+        campaign.refresh_from_db()
+        empty = _empty(request, campaign, "annotation/fragment.html")
+    return JsonResponse({"sets": sets, "gone": sorted(have - set(held)), "empty": empty})
+
+
+def _wanted(request: HttpRequest, campaign: Campaign) -> int:
+    """How many sets to keep ready: fewer near a campaign's end, so that nobody hoards the rest."""
+    asked = request.POST.get("ahead", "")
+    share = queue.recent_share(campaign)
+    fair = max(2, (share.wanted - share.done) // (2 * max(1, share.people)))
+    return min(AHEAD, fair, int(asked) if asked.isdecimal() else AHEAD)
 
 
 def _page(
     request: HttpRequest,
-    mine: Assignment,
-    held: Mapping[str, tuple[str, str]],
+    mine: Turn,
+    base: str,
     *,
     error: Refused | None = None,
-) -> HttpResponse:
-    user, campaign, source = _user(request), mine.item.campaign, mine.set.source
-    by_index = {c.index: c for c in mine.set.candidates.select_related("image")}
-    pictures = [by_index[index].image for index in mine.order]
-    today, done, wanted = _progress(user, campaign)
-    following = queue.upcoming(user=user, campaign=campaign, after=mine)
+    preview: bool = False,
+) -> str:
+    user, row, campaign = _user(request), mine.assignment, mine.campaign
+    source = row.set.source
+    share = queue.recent_share(campaign)
     # A repeated form keeps its id, so that sending it twice is noticed; a new one gets a new id.
     submission = read_submission(request.POST) if error and error.code != "stale" else None
+    rating = campaign.purpose == Purpose.RATING
+    if error:
+        held, usable = posted_answers(request.POST), request.POST.get("usable", "")
+    elif not mine.revisions and not (rating and row.state != State.OPEN):
+        held, usable = {}, ""
+    elif rating:
+        scores = ratings.last_scores(row)
+        held = show_scores(scores)
+        usable = "" if scores.usable is None else ("yes" if scores.usable else "no")
+    else:
+        held, usable = show_answers(judgments.last_answers(row), row.order), ""
     context = {
-        "turn": mine,
+        "base": base,
+        "turn": row,
         "campaign": campaign,
         "task": source.task,
         "source": source,
         "prompt": "" if source.task.fixed_prompt else source.prompt,
-        "pictures": pictures,
-        "places": [str(place) for place in range(1, len(pictures) + 1)],
-        "questions": _questions(criteria_for(campaign, source.task), held),
+        "pictures": mine.shown,
+        "places": [str(place) for place in range(1, len(mine.shown) + 1)],
+        "scores": [str(score) for score in ratings.SCORES],
+        "questions": _questions(mine.asked, held),
+        "usable": usable,
         "submission": submission or uuid.uuid4(),
+        "correction": row.state in FINISHED or (error is not None and error.code == "stale"),
         "reasons": SKIP_REASONS,
         "error": error,
-        "today": today,
-        "done": done,
-        "wanted": wanted,
-        "upcoming": _picture_names(following.set) if following else [],
-        "columns": len(pictures) + 1 if len(pictures) < 5 else (len(pictures) + 2) // 2,
-        "rows": 1 if len(pictures) < 5 else 2,
+        "preview": preview,
+        "today": queue.submitted_today(user, campaign) if base == "base.html" else "",
+        "done": share.done,
+        "wanted": share.wanted,
+        "words": words(),
+        "modules": MODULES,
+        "columns": len(mine.shown) + 1 if len(mine.shown) < 5 else (len(mine.shown) + 2) // 2,
+        "rows": 1 if len(mine.shown) < 5 else 2,
     }
-    status = STATUS[error.code] if error else 200
-    return _render(request, "annotation/label.html", context, status)
+    return render_to_string("annotation/label.html", context, request)
 
 
-def _questions(criteria: list[Criterion], held: Mapping[str, tuple[str, str]]) -> list[Question]:
-    return [
-        Question(
-            criterion.dimension.slug,
-            criterion.dimension.name,
-            criterion.dimension.wording,
-            criterion.required,
-            *held.get(criterion.dimension.slug, ("", "")),
-        )
-        for criterion in criteria
-    ]
-
-
-def _posted(data: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    slugs = {key.partition("-")[2] for key in data if key.startswith(("best-", "worst-"))}
-    return {slug: (data.get(f"best-{slug}", ""), data.get(f"worst-{slug}", "")) for slug in slugs}
+def _questions(asked: list[Asked], held: Mapping[str, tuple[str, str]]) -> list[Question]:
+    return [Question(one, *held.get(one.slug, ("", ""))) for one in asked]
 
 
 def _progress(user: User, campaign: Campaign) -> tuple[int, int, int]:
-    return (queue.submitted_today(user, campaign), *queue.judged_share(campaign))
+    share = queue.recent_share(campaign)
+    return queue.submitted_today(user, campaign), share.done, share.wanted
 
 
-def _picture_names(candidate_set: CandidateSet) -> list[str]:
-    source = candidate_set.source
-    shown = candidate_set.candidates.values_list("image__sha256", flat=True)
-    return [source.image.sha256, *(sha256 for sha256 in shown if sha256)]
-
-
-def _empty(request: HttpRequest, campaign: Campaign) -> HttpResponse:
+def _empty(request: HttpRequest, campaign: Campaign, base: str) -> str:
     user = _user(request)
     today, done, wanted = _progress(user, campaign)
     context = {
+        "base": base,
         "campaign": campaign,
         "empty": queue.why_empty(user=user, campaign=campaign),
         "today": today,
         "done": done,
         "wanted": wanted,
+        "words": words(),
+        "modules": MODULES,
         "others": for_annotator(user).exclude(pk=campaign.pk)[:8],
     }
-    return _render(request, "annotation/empty.html", context, 200)
+    return render_to_string("annotation/empty.html", context, request)
 
 
 def _notice(request: HttpRequest, campaign: Campaign, error: Refused) -> HttpResponse:
-    context = {"campaign": campaign, "error": error}
-    return _render(request, "annotation/notice.html", context, STATUS[error.code])
-
-
-def _render(
-    request: HttpRequest, template: str, context: dict[str, Any], status: int
-) -> HttpResponse:
-    # Page and fragment share the template: only what it extends differs.
-    htmx = request.htmx  # type: ignore[attr-defined]
-    fragment = htmx and not htmx.history_restore_request
-    context["base"] = "annotation/fragment.html" if fragment else "base.html"
-    response = render(request, template, context, status=status)
-    patch_vary_headers(response, ["HX-Request"])
-    return response
+    context = {"base": "base.html", "campaign": campaign, "error": error}
+    return render(request, "annotation/notice.html", context, status=STATUS[error.code])

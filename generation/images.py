@@ -37,7 +37,8 @@ FORMATS = ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF"]
 NEAR = 16
 # An antialiased edge greys a few per cent of a picture; a soft or painted mask far more.
 MAX_GREY_SHARE = 0.05
-THUMB_SIDE = 256
+# The longest side of the reduced copies: for lists, and for judging before zooming in.
+SIDES = {"thumb": 256, "screen": 512}
 
 Readable = bytes | str | Path | IO[bytes]
 
@@ -343,16 +344,17 @@ def local_path(image: Image) -> Path:
     return Path(default_storage.path(f"images/{image.storage_key}"))
 
 
-def thumbnail(image: Image) -> bytes:
-    """The picture as PNG of at most THUMB_SIDE pixels a side; made once."""
-    if max(image.width, image.height) <= THUMB_SIDE:
+def reduced(image: Image, size: str) -> bytes:
+    """The picture as PNG of at most SIDES[size] pixels a side; made once."""
+    side = SIDES[size]
+    if max(image.width, image.height) <= side:
         return read_bytes(image)
-    name = f"thumbs/{image.storage_key}"
+    name = f"{size}s/{image.storage_key}"
     if default_storage.exists(name):
         with default_storage.open(name) as file:
             return bytes(file.read())
     picture = open_image(image)
-    picture.thumbnail((THUMB_SIDE, THUMB_SIDE), Pillow.Resampling.LANCZOS)
+    picture.thumbnail((side, side), Pillow.Resampling.LANCZOS)
     data = encode(picture)
     _write(name, data)
     return data

@@ -31,7 +31,7 @@ def for_staff(view: View) -> View:
 
 
 def _etag(request: HttpRequest, sha256: str) -> str:
-    return f'"{sha256}-thumb"' if request.GET.get("size") == "thumb" else f'"{sha256}"'
+    return f'"{sha256}-{request.GET.get("size", "")}"'
 
 
 @require_safe
@@ -39,9 +39,9 @@ def _etag(request: HttpRequest, sha256: str) -> str:
 def image(request: HttpRequest, sha256: str) -> HttpResponse:
     """A picture by its hash. Nothing about it says who or what made it."""
     row = get_object_or_404(Image, sha256=sha256)
-    small = request.GET.get("size") == "thumb"
+    size = request.GET.get("size", "")
     try:
-        data = images.thumbnail(row) if small else images.read_bytes(row)
+        data = images.reduced(row, size) if size in images.SIDES else images.read_bytes(row)
     except ImageError as error:
         raise Http404(str(error)) from None
     response = HttpResponse(data, content_type="image/png")

@@ -9,7 +9,15 @@ from django.contrib.auth.models import User
 
 from annotation import campaigns, judgments, queue
 from annotation.judgments import Answer
-from annotation.models import Assignment, Campaign, Criterion, Dimension, Judgment, Wording
+from annotation.models import (
+    Assignment,
+    Campaign,
+    Criterion,
+    Dimension,
+    Gold,
+    Judgment,
+    Wording,
+)
 from generation.models import CandidateSet, Task
 from tests.factories import make_set, make_source, make_task
 
@@ -80,3 +88,16 @@ def submit(
         answers=picks(assignment) if answers is None else answers,
         **fields,
     )
+
+
+def make_gold(candidate_set: CandidateSet, best: int = 0, worst: int = 1, **fields: Any) -> None:
+    """A known answer to every dimension of the set's task."""
+    by_index = {candidate.index: candidate for candidate in candidate_set.candidates.all()}
+    for criterion in candidate_set.source.task.criteria.all():
+        Gold.objects.create(
+            set=candidate_set,
+            dimension=criterion.dimension,
+            best=by_index[best],
+            worst=by_index[worst],
+            **fields,
+        )

@@ -130,14 +130,30 @@ class TestRecord:
         submit(turn)
         assert Judgment.objects.count() == 2
 
-    def test_it_refuses_a_turn_that_went_to_somebody_else(self) -> None:
+    def test_it_keeps_answers_to_a_turn_that_went_to_somebody_else_without_counting_them(
+        self,
+    ) -> None:
         turn = open_turn()
         Assignment.objects.update(lease_until=timezone.now() - timedelta(hours=1))
-        claim(make_user(), turn.item.campaign)
-        with pytest.raises(Refused, match="somebody else took it") as refused:
-            submit(turn)
-        assert refused.value.code == "stale"
-        assert not Judgment.objects.exists()
+        other = claim(make_user(), turn.item.campaign)
+        submit(turn)
+        turn.refresh_from_db()
+        assert (turn.state, Judgment.objects.count()) == (State.LATE, 2)
+        assert not Judgment.objects.counted().exists()
+        submit(other)
+        assert set(Judgment.objects.counted().values_list("assignment", flat=True)) == {other.pk}
+        assert queue.judged_share(turn.item.campaign) == (1, 1)
+
+    def test_it_counts_late_answers_once_the_slot_is_free_again(self) -> None:
+        turn = open_turn()
+        Assignment.objects.update(lease_until=timezone.now() - timedelta(hours=1))
+        other = claim(make_user(), turn.item.campaign)
+        submit(turn)
+        judgments.skip(assignment=other, user=other.annotator)
+        submit(turn, picks(turn, 3, 2))
+        turn.refresh_from_db()
+        assert turn.state == State.SUBMITTED
+        assert Judgment.objects.counted().count() == 2
 
     @pytest.mark.parametrize("state", ["paused", "closed"])
     def test_it_refuses_a_campaign_that_is_not_open(self, state: str) -> None:

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.cache import cache
 from django.test import Client
 from django.utils import timezone
 
@@ -15,6 +16,12 @@ from tests.factories import make_policy, make_set, make_source, make_user
 
 pytestmark = pytest.mark.django_db
 State = Assignment.State
+JSON = {"Accept": "application/json"}
+
+
+@pytest.fixture(autouse=True)
+def fresh_shares() -> None:
+    cache.clear()
 
 
 @pytest.fixture
@@ -110,15 +117,45 @@ class TestPage:
             ("no_difference", None)
         ] * 2
 
-    def test_it_swaps_in_the_next_set_for_htmx(self, own: Client, user: User) -> None:
-        campaign = make_campaign(sets=2)
+    def test_it_answers_a_script_with_the_sets_that_come_next(
+        self, own: Client, user: User
+    ) -> None:
+        campaign = make_campaign(sets=3)
         turn = claim(user, campaign)
-        response = own.post(page(turn), form(turn), headers={"HX-Request": "true"})
-        following = Assignment.objects.exclude(pk=turn.pk).get()
-        assert response.headers["HX-Push-Url"] == page(following)
-        text = response.content.decode()
-        assert f'data-turn="{following.pk}"' in text
-        assert "<html" not in text
+        response = own.post(page(turn), form(turn), headers=JSON)
+        first, second = Assignment.objects.exclude(pk=turn.pk).order_by("pk")
+        data = response.json()
+        assert [one["turn"] for one in data["sets"]] == [first.pk, second.pk]
+        assert f'data-turn="{first.pk}"' in data["sets"][0]["html"]
+        assert "<html" not in data["sets"][0]["html"]
+        have = {"have": [first.pk, second.pk, 999999]}
+        again = own.post(f"/label/campaign/{campaign.pk}/ahead/", have, headers=JSON).json()
+        assert again == {"sets": [], "gone": [999999], "empty": None}
+
+    def test_it_tells_a_script_that_the_queue_is_empty(self, own: Client, user: User) -> None:
+        turn = claim(user, make_campaign())
+        data = own.post(page(turn), form(turn), headers=JSON).json()
+        assert data["sets"] == []
+        assert "Every set has all its judgments." in data["empty"]
+
+    def test_it_tells_a_script_what_was_wrong(self, own: Client, user: User) -> None:
+        turn = claim(user, make_campaign())
+        response = own.post(page(turn), form(turn, "2", "2"), headers=JSON)
+        assert response.status_code == 422
+        assert response.json()["code"] == "invalid"
+        foreign = claim(make_user(), make_campaign())
+        response = own.post(page(foreign), form(foreign), headers=JSON)
+        assert (response.status_code, response.json()["code"]) == (403, "foreign")
+        assert not Judgment.objects.exists()
+
+    def test_it_keeps_few_sets_ready_where_several_people_share_the_rest(
+        self, own: Client, user: User
+    ) -> None:
+        campaign = make_campaign(sets=12)
+        for _ in range(2):
+            claim(make_user(), campaign)
+        own.post(f"/label/campaign/{campaign.pk}/ahead/", headers=JSON)
+        assert Assignment.objects.filter(annotator=user).count() == 3  # 12 / (2 × 2 people)
 
     def test_it_stores_a_double_click_once(self, own: Client, user: User) -> None:
         turn = claim(user, make_campaign())
@@ -134,7 +171,7 @@ class TestPage:
             ("2", "", "the worst is missing"),
             ("", "", "still needs an answer"),
             ("9", "1", "Choose among 1 to 4"),
-            ("x", "1", "there is no candidate “x”"),
+            ("x", "1", "There is no candidate “x”"),
         ],
     )
     def test_it_says_what_to_do_and_keeps_the_answers(
@@ -158,9 +195,32 @@ class TestPage:
         assert "Save correction" in text
         place = turn.order.index(0) + 1
         assert f'name="best-{slugs(turn)[0]}" value="{place}" checked' in text
-        own.post(page(turn), form(turn, "no_difference", ""))
+        assert 'name="correction" value="yes"' in text
+        own.post(page(turn), form(turn, "no_difference", "", correction="yes"))
         current = Judgment.objects.current().values_list("revision", "outcome")
         assert set(current) == {(2, "no_difference")}
+
+    def test_it_asks_before_an_old_window_replaces_what_was_submitted(
+        self, own: Client, user: User
+    ) -> None:
+        turn = claim(user, make_campaign())
+        submit(turn)
+        response = own.post(page(turn), form(turn, "no_difference", ""))
+        assert response.status_code == 409
+        text = response.content.decode()
+        assert "submitted this set already" in text
+        assert 'name="correction" value="yes"' in text
+        assert set(Judgment.objects.values_list("revision", "outcome")) == {(1, "picked")}
+
+    def test_it_takes_no_corrections_where_the_campaign_allows_none(
+        self, own: Client, user: User
+    ) -> None:
+        turn = claim(user, make_campaign(editable=False))
+        submit(turn)
+        response = own.post(page(turn), form(turn, "no_difference", "", correction="yes"))
+        assert response.status_code == 409
+        assert "takes no corrections" in response.content.decode()
+        assert Judgment.objects.count() == 2
 
     def test_it_keeps_foreign_turns_shut(self, own: Client, user: User) -> None:
         turn = claim(make_user(), make_campaign())
@@ -168,6 +228,7 @@ class TestPage:
             assert response.status_code == 403
             assert "belongs to somebody else" in response.content.decode()
         assert own.post(f"{page(turn)}skip/").status_code == 403
+        assert own.post(f"{page(turn)}flag/", {"reason": "broken"}).status_code == 403
         turn.refresh_from_db()
         assert (turn.state, Judgment.objects.count()) == (State.OPEN, 0)
 
@@ -175,11 +236,21 @@ class TestPage:
         turn = claim(user, make_campaign())
         Assignment.objects.update(lease_until=timezone.now() - timedelta(minutes=1))
         claim(make_user(), turn.item.campaign)
-        response = own.post(page(turn), form(turn))
-        assert response.status_code == 409
-        assert "somebody else took it" in response.content.decode()
-        assert "Next set" in own.get(page(turn)).content.decode()
-        assert not Judgment.objects.exists()
+        assert "it went to somebody else" in own.get(page(turn)).content.decode()
+        # Answers that were given all the same are kept, beside the overlap.
+        assert own.post(page(turn), form(turn)).status_code == 302
+        turn.refresh_from_db()
+        assert turn.state == State.LATE
+        assert (Judgment.objects.current().count(), Judgment.objects.counted().count()) == (2, 0)
+
+    def test_it_gives_a_turn_back_that_ran_out_and_nobody_took(
+        self, own: Client, user: User
+    ) -> None:
+        turn = claim(user, make_campaign())
+        Assignment.objects.update(state=State.EXPIRED)
+        assert own.get(page(turn)).status_code == 200
+        turn.refresh_from_db()
+        assert (turn.state, turn.slot) == (State.OPEN, 0)
 
     def test_it_keeps_the_answers_when_the_campaign_was_paused(
         self, own: Client, user: User
@@ -248,5 +319,99 @@ def test_it_counts_today_and_the_campaign(own: Client, user: User) -> None:
         submitted_at=timezone.now() - timedelta(days=1)
     )
     text = own.get(page(claim(user, campaign))).content.decode()
-    assert "<strong>1</strong> today" in text
+    assert '<strong id="today">1</strong> today' in text
     assert "3 / 6" in text
+
+
+class TestFlag:
+    def test_it_stores_a_report_once_and_leaves_the_turn_open(
+        self, own: Client, user: User
+    ) -> None:
+        turn = claim(user, make_campaign())
+        for _ in range(2):
+            own.post(f"{page(turn)}flag/", {"reason": " The mask is empty "})
+        assert [flag.reason for flag in turn.flags.all()] == ["The mask is empty"]
+        turn.refresh_from_db()
+        assert turn.state == State.OPEN
+
+    def test_it_wants_a_reason(self, own: Client, user: User) -> None:
+        turn = claim(user, make_campaign())
+        response = own.post(f"{page(turn)}flag/", {"reason": " "}, headers=JSON)
+        assert response.status_code == 422
+        assert not turn.flags.exists()
+
+
+class TestHistory:
+    def test_it_lists_own_sets_only(self, own: Client, user: User) -> None:
+        campaign = make_campaign(sets=3, overlap=2)
+        mine, other = claim(user, campaign), claim(make_user(), campaign)
+        submit(mine, seconds_spent=8.0)
+        submit(other)
+        skipped = claim(user, campaign)
+        own.post(f"{page(skipped)}skip/", {"reason": "Something else"})
+        text = own.get("/label/history/").content.decode()
+        assert page(mine) in text
+        assert page(skipped) in text
+        assert page(other) not in text
+        assert "8.0 s" in text
+
+    def test_it_says_how_to_start(self, own: Client) -> None:
+        assert "You have not judged anything yet." in own.get("/label/history/").content.decode()
+
+
+class TestRatings:
+    def rating_turn(self, user: User) -> Assignment:
+        campaign = make_campaign(purpose="rating")
+        campaign.items.update(shown=[2])
+        return claim(user, campaign)
+
+    def test_it_stores_usable_and_scores(self, own: Client, user: User) -> None:
+        turn = self.rating_turn(user)
+        assert turn.order == [2]
+        text = own.get(page(turn)).content.decode()
+        assert text.count('alt="Candidate') == 1
+        first, second = slugs(turn)
+        data = {"form": "rating", "usable": "no", f"score-{first}": "4", f"score-{second}": "1"}
+        own.post(page(turn), data)
+        stored = turn.ratings.values_list("dimension__slug", "value", "candidate__index")
+        assert set(stored) == {(None, 0, 2), (first, 4, 2), (second, 1, 2)}
+        text = own.get(page(turn)).content.decode()
+        assert f'name="score-{first}" value="4" checked' in text
+        own.post(page(turn), data | {"usable": "yes", "correction": "yes"})
+        assert set(turn.ratings.current().values_list("revision", flat=True)) == {2}
+
+    @pytest.mark.parametrize(
+        ("changes", "says"),
+        [
+            ({"usable": ""}, "Usable still needs an answer"),
+            ({"score": "6"}, "is no score. Choose 1 to 5"),
+            ({"score": "x"}, "is no score. Choose 1 to 5"),
+            ({"score": ""}, "still needs an answer"),
+        ],
+    )
+    def test_it_refuses_half_and_wrong_ratings(
+        self, own: Client, user: User, changes: dict[str, str], says: str
+    ) -> None:
+        turn = self.rating_turn(user)
+        first, second = slugs(turn)
+        data = {"form": "rating", "usable": changes.get("usable", "yes"), f"score-{first}": "3"}
+        response = own.post(page(turn), data | {f"score-{second}": changes.get("score", "2")})
+        assert response.status_code == 422
+        assert says in response.content.decode()
+        assert not turn.ratings.exists()
+
+
+class TestPairs:
+    def test_it_takes_the_better_one_as_the_whole_answer(self, own: Client, user: User) -> None:
+        task = make_judged_task()
+        campaign = make_campaign(
+            task=task, sets=[make_set(make_source(task), size=2)], purpose="comparison"
+        )
+        turn = claim(user, campaign)
+        text = own.get(page(turn)).content.decode()
+        assert "better" in text
+        assert 'name="worst-' not in text
+        own.post(page(turn), {f"best-{slug}": "2" for slug in slugs(turn)})
+        better, worse = turn.order[1], turn.order[0]
+        stored = Judgment.objects.values_list("best__index", "worst__index")
+        assert set(stored) == {(better, worse)}

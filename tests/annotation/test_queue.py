@@ -5,16 +5,23 @@ from threading import Barrier
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connections
+from django.db import connection, connections
 from django.utils import timezone
 
 from annotation import campaigns, judgments, queue
-from annotation.models import Assignment, Campaign
+from annotation.models import Assignment, Campaign, Judgment, Seat
 from generation.models import CandidateSet
-from tests.annotation.factories import claim, make_campaign, make_judged_task, submit
+from tests.annotation.factories import (
+    claim,
+    make_campaign,
+    make_gold,
+    make_judged_task,
+    submit,
+)
 from tests.factories import make_set, make_source, make_user
 
 State = Assignment.State
+Kind = Assignment.Kind
 
 
 def let_lease_run_out(assignment: Assignment) -> None:
@@ -100,14 +107,174 @@ class TestClaim:
         assert queue.claim(user=make_user(), campaign=campaign) is None
         assert claim(member, campaign).annotator == member
 
-    def test_it_names_the_next_item_without_taking_it(self) -> None:
+    def test_it_hands_out_what_was_given_back_first(self) -> None:
+        campaign, user = make_campaign(sets=4), make_user()
+        first, second = (claim(make_user(), campaign) for _ in range(2))
+        judgments.skip(assignment=second, user=second.annotator)
+        let_lease_run_out(first)
+        queue.expire_leases()
+        got = queue.claim_ahead(user=user, campaign=campaign, wanted=3)
+        items = [Assignment.objects.get(pk=pk).item_id for pk in got]
+        assert set(items[:2]) == {first.item_id, second.item_id}
+        assert items[2] not in items[:2]
+
+    def test_it_goes_on_behind_the_last_item_and_then_from_the_start(self) -> None:
+        campaign, user = make_campaign(sets=3), make_user()
+        items = list(campaign.items.order_by("position"))
+        Seat.objects.create(campaign=campaign, user=user, position=items[0].position)
+        got = queue.claim_ahead(user=user, campaign=campaign, wanted=3)
+        handed = list(Assignment.objects.filter(pk__in=got).order_by("pk"))
+        assert [turn.item_id for turn in handed] == [items[1].pk, items[2].pk, items[0].pk]
+
+    def test_it_keeps_the_same_turns_ready_and_fills_them_up(self) -> None:
+        campaign, user = make_campaign(sets=5), make_user()
+        first = queue.claim_ahead(user=user, campaign=campaign, wanted=3)
+        assert queue.claim_ahead(user=user, campaign=campaign, wanted=3) == first
+        submit(Assignment.objects.get(pk=first[0]))
+        again = queue.claim_ahead(user=user, campaign=campaign, wanted=3)
+        assert again[:2] == first[1:]
+        assert len(set(again)) == 3
+
+    def test_it_gives_a_turn_back_to_the_same_person_only_when_nothing_else_is_left(self) -> None:
+        campaign, user = make_campaign(sets=2), make_user()
+        left = claim(user, campaign)
+        let_lease_run_out(left)
+        queue.expire_leases()
+        other = claim(user, campaign)
+        assert other.item_id != left.item_id
+        submit(other)
+        assert claim(user, campaign).pk == left.pk
+
+    def test_it_stops_at_the_daily_limit(self) -> None:
+        campaign, user = make_campaign(sets=5, daily_limit=2), make_user()
+        assert len(queue.claim_ahead(user=user, campaign=campaign, wanted=4)) == 2
+        submit(claim(user, campaign))
+        submit(claim(user, campaign))
+        assert queue.claim(user=user, campaign=campaign) is None
+        assert queue.why_empty(user=user, campaign=campaign).code == "today"
+        assert claim(make_user(), campaign)
+        Assignment.objects.update(submitted_at=timezone.now() - timedelta(days=1))
+        assert claim(user, campaign)
+
+    def test_it_hands_out_nothing_after_the_deadline_but_takes_what_was_handed_out(self) -> None:
         campaign, user = make_campaign(sets=2), make_user()
         turn = claim(user, campaign)
-        following = queue.upcoming(user=user, campaign=campaign, after=turn)
-        assert following is not None
-        assert Assignment.objects.count() == 1
+        Campaign.objects.update(deadline=timezone.now() - timedelta(minutes=1))
+        campaign.refresh_from_db()
+        assert queue.claim(user=make_user(), campaign=campaign) is None
+        assert queue.why_empty(user=user, campaign=campaign).code == "deadline"
         submit(turn)
-        assert claim(user, campaign).item_id == following.pk
+        assert queue.judged_share(campaign)[0] == 1
+
+    def test_it_hands_out_nothing_to_a_paused_person(self) -> None:
+        campaign, user = make_campaign(), make_user()
+        Seat.objects.create(
+            campaign=campaign, user=user, paused_at=timezone.now(), paused_reason="Read the guide."
+        )
+        assert queue.claim(user=user, campaign=campaign) is None
+        empty = queue.why_empty(user=user, campaign=campaign)
+        assert (empty.code, empty.remedy) == ("seat", "Read the guide.")
+
+    def test_it_asks_for_practice_first(self) -> None:
+        campaign, user = make_campaign(practice_sets=2), make_user()
+        assert queue.claim(user=user, campaign=campaign) is None
+        assert queue.why_empty(user=user, campaign=campaign).code == "practice"
+        Seat.objects.update(practice_passed_at=timezone.now())
+        assert claim(user, campaign)
+
+    def test_it_shows_only_the_candidates_an_item_names(self) -> None:
+        campaign = make_campaign()
+        campaign.items.update(shown=[3, 1])
+        assert sorted(claim(make_user(), campaign).order) == [1, 3]
+
+    def test_it_balances_the_sides_of_a_comparison_for_each_person(self) -> None:
+        task = make_judged_task()
+        sets = [make_set(make_source(task), size=2) for _ in range(8)]
+        campaign = make_campaign(task=task, sets=sets, overlap=2, purpose="comparison")
+        for _ in range(2):
+            user = make_user()
+            for _turn in range(8):
+                submit(claim(user, campaign))
+            orders = [turn.order for turn in Assignment.objects.filter(annotator=user)]
+            assert Counter(map(tuple, orders)) == {(0, 1): 4, (1, 0): 4}
+
+
+@pytest.mark.django_db
+class TestKnownAnswers:
+    def test_it_mixes_in_gold_beside_the_overlap(self) -> None:
+        campaign, user = make_campaign(sets=2, gold_rate=1.0), make_user()
+        gold = campaign.items.all()[0]
+        make_gold(gold.set)
+        submit(claim(make_user(), campaign))  # somebody has seen it already
+        turn = claim(user, campaign)
+        assert (turn.item_id, turn.kind) == (gold.pk, Kind.GOLD)
+        submit(turn)
+        assert not Judgment.objects.counted().filter(assignment=turn).exists()
+        following = claim(user, campaign)
+        assert (following.kind, following.item_id == gold.pk) == (Kind.WORK, False)
+        gold.refresh_from_db()
+        assert not gold.full or gold.assignments.filter(kind=Kind.WORK).exists()
+
+    def test_it_hands_out_no_practice_set_as_gold(self) -> None:
+        campaign = make_campaign(gold_rate=1.0)
+        make_gold(campaign.items.get().set, practice=True)
+        assert claim(make_user(), campaign).kind == Kind.WORK
+
+    def test_it_repeats_a_set_once_after_a_while(self) -> None:
+        count = queue.REPEAT_AFTER + 2
+        campaign, user = make_campaign(sets=count + 3), make_user()
+        done = []
+        for _ in range(count):
+            done.append(turn := claim(user, campaign))
+            submit(turn)
+        Campaign.objects.update(repeat_rate=1.0)
+        repeats = []
+        for _ in range(2):
+            repeats.append(turn := claim(user, campaign))
+            submit(turn)
+        assert {turn.kind for turn in repeats} == {Kind.REPEAT}
+        assert {turn.item_id for turn in repeats} == {turn.item_id for turn in done[:2]}
+        assert claim(user, campaign).kind == Kind.WORK
+        assert queue.judged_share(campaign)[0] == count
+
+
+@pytest.mark.django_db
+class TestFull:
+    """The database keeps `Item.full`."""
+
+    def full(self, campaign: Campaign) -> bool:
+        return campaign.items.get().full
+
+    def test_it_follows_turns_that_are_taken_given_back_and_deleted(self) -> None:
+        campaign = make_campaign(overlap=2)
+        first, second = claim(make_user(), campaign), claim(make_user(), campaign)
+        assert self.full(campaign)
+        judgments.skip(assignment=first, user=first.annotator)
+        assert not self.full(campaign)
+        third = claim(make_user(), campaign)
+        submit(third)
+        assert self.full(campaign)
+        Assignment.objects.filter(pk=second.pk).delete()
+        assert not self.full(campaign)
+
+    def test_it_follows_the_campaigns_overlap(self) -> None:
+        campaign = make_campaign()
+        submit(claim(make_user(), campaign))
+        for overlap, full in ((2, False), (1, True)):
+            Campaign.objects.update(overlap=overlap)
+            assert self.full(campaign) is full
+
+    def test_it_stores_no_turn_where_no_slot_is_free(self) -> None:
+        campaign = make_campaign()
+        turn = claim(make_user(), campaign)
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO annotation_assignment (item_id, set_id, annotator_id, kind, "
+                '"order", state, lease_until, skip_reason, comment, created_at) '
+                "VALUES (%s, %s, %s, 'work', '[]', 'open', now(), '', '', now())",
+                [turn.item_id, turn.set_id, make_user().pk],
+            )
+            assert cursor.rowcount == 0
 
 
 @pytest.mark.django_db(transaction=True)

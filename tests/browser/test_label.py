@@ -39,14 +39,14 @@ def user() -> User:
     return make_user("ann")
 
 
-def log_in(page: Any, url: str) -> None:
+def log_in(page: Any, url: str, *, script: bool = True) -> None:
     page.set_default_timeout(SECONDS)
     page.set_viewport_size({"width": 1280, "height": 720})
     page.goto(f"{url}/login/?next=/label/")
     page.fill("[name=username]", "ann")
     page.fill("[name=password]", "secret")
     page.press("[name=password]", "Enter")
-    page.wait_for_selector("#label")
+    page.wait_for_selector("#label[data-ready]" if script else "#label")
 
 
 def press(page: Any, *keys: str) -> None:
@@ -63,6 +63,14 @@ def wait_for_turn(page: Any, *, other_than: str) -> str:
 
 def shown_turn(page: Any) -> str:
     return page.get_attribute("#label", "data-turn") or ""
+
+
+def sent(page: Any) -> None:
+    """Wait until the server has acknowledged every submission."""
+    page.wait_for_function(
+        "() => !Object.keys(localStorage).some(key => key.startsWith('oneloop-outbox-')"
+        " && JSON.parse(localStorage[key]).length)"
+    )
 
 
 def stored(turn: str) -> dict[str, tuple[str, int | None, int | None]]:
@@ -93,6 +101,7 @@ def test_it_labels_sets_by_keyboard_alone(
     assert page.inner_text("#still") == ""
     press(page, "Enter")
     second = wait_for_turn(page, other_than=first)
+    sent(page)
     assert stored(first) == {
         "match": ("picked", 1, 4),
         "join": ("picked", 3, 1),
@@ -109,6 +118,7 @@ def test_it_labels_sets_by_keyboard_alone(
     assert (shown_turn(page), stored(second)) == (second, {})
     press(page, "2", "e", "1", "0", "0", "Enter")
     third = wait_for_turn(page, other_than=second)
+    sent(page)
     assert stored(second) == {
         "match": ("picked", 2, 3),
         "join": ("picked", 1, 4),
@@ -124,6 +134,7 @@ def test_it_labels_sets_by_keyboard_alone(
     assert page.is_checked('input[name="best-match"][value="2"]')
     press(page, "ArrowUp", "ArrowDown", "4", "Enter")
     assert wait_for_turn(page, other_than=second) == third
+    sent(page)
     assert stored(second)["match"] == ("picked", 4, 3)
     assert Judgment.objects.filter(assignment=int(second)).count() == 8
 
@@ -186,11 +197,11 @@ def test_it_keeps_the_answers_when_the_server_says_no(
     Campaign.objects.update(state=Campaign.State.PAUSED)
     press(page, "Enter")
     page.wait_for_selector("#notice:has-text('was paused')")
-    assert page.is_checked('input[name="best-match"][value="1"]')
+    assert page.inner_text("#sync") == "1 unsaved ↑"
     assert stored(turn) == {}
     Campaign.objects.update(state=Campaign.State.OPEN)
-    press(page, "Enter")
-    wait_for_turn(page, other_than=turn)
+    page.reload()
+    sent(page)
     assert stored(turn)["match"] == ("picked", 1, 4)
 
 
@@ -200,7 +211,7 @@ def test_it_labels_without_javascript(
     context = browser.new_context(java_script_enabled=False)
     try:
         page = context.new_page()
-        log_in(page, live_server.url)
+        log_in(page, live_server.url, script=False)
         turn = shown_turn(page)
         for slug in ("match", "join"):
             page.check(f'input[name="best-{slug}"][value="2"]', force=True)

@@ -247,10 +247,10 @@ def test_it_puts_a_lost_file_back_when_the_picture_comes_again() -> None:
 @pytest.mark.django_db
 def test_it_makes_a_thumbnail_once() -> None:
     image = make_image(9, size=(800, 400))
-    small = images.thumbnail(image)
+    small = images.reduced(image, "thumb")
     assert decode(small).size == (256, 128)
-    assert images.thumbnail(image) == small
-    assert images.thumbnail(make_image(10)) == images.read_bytes(make_image(10))
+    assert images.reduced(image, "thumb") == small
+    assert images.reduced(make_image(10), "thumb") == images.read_bytes(make_image(10))
 
 
 # Working size
