@@ -16,19 +16,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from django.contrib.postgres.expressions import ArraySubquery
 from django.core.cache import cache
 from django.db import connection, transaction
-from django.db.models import Count, Exists, F, IntegerField, OuterRef, Q, QuerySet, Subquery
-from django.db.models.functions import Coalesce
+from django.db.models import Count, Exists, F, OuterRef, Q
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from annotation.campaigns import admits, admitting
+from annotation.campaigns import admits
 from annotation.models import Assignment, Campaign, Gold, Item, Seat
-from generation.models import CandidateSet
+from generation.access import includes
+from generation.models import CandidateSet, Role
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -92,36 +91,76 @@ class _Place:
 
 def _lock_place(user: User, campaign: Campaign) -> _Place | None:
     """The person's place if they may take work now; their claims pass here one after another."""
-    found: Any = _seats(user).filter(campaign=campaign, user=user).first()
+    found = _read_place(user, campaign)
     if found is None:
         if not admits(campaign, user):
             return None
         Seat.objects.bulk_create([Seat(campaign=campaign, user=user)], ignore_conflicts=True)
-        found = _seats(user).get(campaign=campaign, user=user)
-    if not found.admitted or _shut(found.campaign) or found.paused_at is not None:
+        found = _read_place(user, campaign)
+        assert found is not None
+    place, admitted = found
+    if not admitted or _shut(place.campaign) or place.seat.paused_at is not None:
         return None
-    if found.campaign.practice_sets and found.practice_passed_at is None:
+    if place.campaign.practice_sets and place.seat.practice_passed_at is None:
         return None
-    return _Place(found, found.campaign, list(found.held), found.today)
+    return place
 
 
-def _seats(user: User) -> QuerySet[Seat]:
-    mine = Assignment.objects.filter(annotator=user, item__campaign=OuterRef("campaign"))
-    held = mine.filter(state=State.OPEN).exclude(kind__in=[Kind.PRACTICE, Kind.REVIEW])
-    return (
-        Seat.objects.select_for_update(of=("self",), no_key=True)
-        .select_related("campaign")
-        .annotate(
-            held=ArraySubquery(held.order_by("pk").values("pk")),
-            today=_count(mine.filter(state__in=DONE, submitted_at__gte=midnight())),
-            admitted=Exists(admitting(user).filter(pk=OuterRef("campaign"))),
-        )
+# Written out for the same reason as the statement in `turns`. What admits a person is the same as
+# in `campaigns.admitting`; a test holds the two against each other.
+_PLACE = """
+SELECT {seat}, {campaign},
+  (SELECT coalesce(array_agg(a.id ORDER BY a.id), '{{}}')
+   FROM annotation_assignment a JOIN annotation_item i ON i.id = a.item_id
+   WHERE a.annotator_id = seat.user_id AND a.state = 'open' AND i.campaign_id = seat.campaign_id
+     AND a.kind NOT IN ('practice', 'review')),
+  CASE WHEN c.daily_limit IS NULL THEN 0 ELSE (
+    SELECT count(*) FROM annotation_assignment a JOIN annotation_item i ON i.id = a.item_id
+    WHERE a.annotator_id = seat.user_id AND a.submitted_at >= %(midnight)s
+      AND i.campaign_id = seat.campaign_id AND a.kind NOT IN ('practice', 'review')
+      AND a.state IN ('submitted', 'skipped', 'late')
+  ) END,
+  (%(everywhere)s OR EXISTS (
+    SELECT 1 FROM generation_membership m
+    WHERE m.user_id = seat.user_id AND m.project_id = c.project_id AND m.role = ANY(%(roles)s)
+  )) AND (
+    EXISTS (SELECT 1 FROM annotation_campaign_members x
+            WHERE x.campaign_id = c.id AND x.user_id = seat.user_id)
+    OR EXISTS (SELECT 1 FROM annotation_campaign_groups x
+               JOIN auth_user_groups g ON g.group_id = x.group_id
+               WHERE x.campaign_id = c.id AND g.user_id = seat.user_id)
+    OR NOT (EXISTS (SELECT 1 FROM annotation_campaign_members x WHERE x.campaign_id = c.id)
+            OR EXISTS (SELECT 1 FROM annotation_campaign_groups x WHERE x.campaign_id = c.id))
+  )
+FROM annotation_seat seat JOIN annotation_campaign c ON c.id = seat.campaign_id
+WHERE seat.campaign_id = %(campaign)s AND seat.user_id = %(user)s
+FOR NO KEY UPDATE OF seat
+"""
+
+
+def _read_place(user: User, campaign: Campaign) -> tuple[_Place, bool] | None:
+    columns = {model: model._meta.concrete_fields for model in (Seat, Campaign)}
+    query = _PLACE.format(
+        seat=", ".join(f'seat."{field.column}"' for field in columns[Seat]),
+        campaign=", ".join(f'c."{field.column}"' for field in columns[Campaign]),
     )
-
-
-def _count(rows: QuerySet[Any]) -> Coalesce:
-    counted = rows.order_by().values(one=F("annotator")).annotate(n=Count("pk")).values("n")
-    return Coalesce(Subquery(counted, output_field=IntegerField()), 0)
+    values: dict[str, Any] = {
+        "campaign": campaign.pk,
+        "user": user.pk,
+        "midnight": midnight(),
+        "everywhere": user.is_superuser or user.is_staff,
+        "roles": [role.value for role in Role if includes(role, Role.ANNOTATOR)],
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(query, values)
+        row = cursor.fetchone()
+    if row is None:
+        return None
+    at, end = len(columns[Seat]), len(columns[Seat]) + len(columns[Campaign])
+    seat = Seat.from_db("default", [f.attname for f in columns[Seat]], row[:at])
+    found = Campaign.from_db("default", [f.attname for f in columns[Campaign]], row[at:end])
+    held, today, admitted = row[end:]
+    return _Place(seat, found, list(held), today), admitted
 
 
 def _shut(campaign: Campaign) -> bool:

@@ -1,16 +1,20 @@
-"""A turn with everything a page or a submission needs to know of it, read in one query."""
+"""A turn with everything a page or a submission needs to know of it, read in one query.
+
+The statement is written out: built by the ORM anew for each request, it took longer to build than
+to run, and it stands in the path that every annotator walks hundreds of times a day.
+"""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from django.contrib.postgres.expressions import ArraySubquery
-from django.db.models import Exists, F, Max, OuterRef, QuerySet
-from django.db.models.functions import JSONObject
+from django.db import connection, models
 
-from annotation.models import Assignment, Campaign, Judgment, Wording
-from generation.models import Candidate
+from annotation.models import Assignment, Campaign, Item
+from generation.models import CandidateSet, Image, Source, Task
 
 
 @dataclass(frozen=True)
@@ -51,75 +55,93 @@ class Turn:
         return self.assignment.item.campaign
 
 
+# What is read of each table, and under which name; the first is what the others hang on.
+_PARTS: list[tuple[str, type[models.Model]]] = [
+    ("a", Assignment),
+    ("i", Item),
+    ("c", Campaign),
+    ("s", CandidateSet),
+    ("source", Source),
+    ("t", Task),
+    ("image", Image),
+    ("mask", Image),
+]
+_LEFT_OUT = {"scene", "tags", "attribution", "licence"}  # large, and of no use here
+# What is asked: as `campaigns.criteria_for`, with the newest wording.
+_QUERY = """
+SELECT {columns},
+  (SELECT coalesce(json_agg(json_build_object(
+      'dimension', d.id, 'wording', w.id, 'slug', d.slug, 'name', d.name,
+      'question', w.question, 'guideline', w.guideline, 'required', k.required
+    ) ORDER BY k.order, k.id), '[]')
+   FROM annotation_criterion k
+   JOIN annotation_dimension d ON d.id = k.dimension_id AND d.active
+   JOIN LATERAL (
+     SELECT * FROM annotation_wording w WHERE w.dimension_id = d.id ORDER BY w.version DESC LIMIT 1
+   ) w ON true
+   WHERE k.task_id = source.task_id AND (
+     NOT EXISTS (SELECT 1 FROM annotation_campaign_dimensions x WHERE x.campaign_id = c.id)
+     OR EXISTS (SELECT 1 FROM annotation_campaign_dimensions x
+                WHERE x.campaign_id = c.id AND x.dimension_id = d.id)
+   ))::text,
+  (SELECT json_agg(json_build_object(
+      'pk', n.id, 'index', n.index, 'sha256', p.sha256, 'width', p.width, 'height', p.height))
+   FROM generation_candidate n LEFT JOIN generation_image p ON p.id = n.image_id
+   WHERE n.set_id = a.set_id)::text,
+  (SELECT json_object_agg(j.dimension_id, j.newest) FROM (
+     SELECT dimension_id, max(revision) AS newest FROM annotation_judgment
+     WHERE assignment_id = a.id GROUP BY dimension_id) j)::text
+FROM annotation_assignment a
+JOIN annotation_item i ON i.id = a.item_id
+JOIN annotation_campaign c ON c.id = i.campaign_id
+JOIN generation_candidateset s ON s.id = a.set_id
+JOIN generation_source source ON source.id = s.source_id
+JOIN generation_task t ON t.id = source.task_id
+JOIN generation_image image ON image.id = source.image_id
+JOIN generation_image mask ON mask.id = source.mask_id
+WHERE a.id = %s
+"""
+
+
 def load(pk: int, *, lock: bool = False) -> Turn:
-    """The turn of this number; `lock` keeps others from changing it until the transaction ends."""
-    rows = Assignment.objects.select_related(
-        "item__campaign", "set__source__task", "set__source__image", "set__source__mask"
-    )
-    if lock:
-        rows = rows.select_for_update(of=("self",), no_key=True)
-    found: Any = rows.annotate(
-        asked_rows=ArraySubquery(_asked()),
-        shown_rows=ArraySubquery(_shown()),
-        revision_rows=ArraySubquery(_revisions()),
-    ).get(pk=pk)
-    by_index = {row["index"]: Shown(**row) for row in found.shown_rows}
+    """The turn of this number; `lock` keeps others from changing it until the transaction ends.
+
+    Raises Assignment.DoesNotExist.
+    """
+    query, fields = _statement()
+    with connection.cursor() as cursor:
+        cursor.execute(query + ("FOR NO KEY UPDATE OF a" if lock else ""), [pk])
+        row = cursor.fetchone()
+    if row is None:
+        raise Assignment.DoesNotExist(f"There is no turn {pk}.")
+    values = iter(row)
+    parts: dict[str, Any] = {}
+    for name, model, columns in fields:
+        read = [_read(column, next(values)) for column in columns]
+        parts[name] = model.from_db("default", [column.attname for column in columns], read)
+    assignment, item, source = parts["a"], parts["i"], parts["source"]
+    assignment.item, assignment.set, item.campaign = item, parts["s"], parts["c"]
+    item.set, parts["s"].source, source.task = parts["s"], source, parts["t"]
+    source.image, source.mask = parts["image"], parts["mask"]
+    asked, shown, revisions = (json.loads(value or "[]") for value in values)
+    by_index = {one["index"]: Shown(**one) for one in shown}
     return Turn(
-        assignment=found,
-        asked=[Asked(**row) for row in found.asked_rows],
-        shown=[by_index[index] for index in found.order],
-        revisions={row["dimension"]: row["revision"] for row in found.revision_rows},
+        assignment=assignment,
+        asked=[Asked(**one) for one in asked],
+        shown=[by_index[index] for index in assignment.order],
+        revisions={int(dimension): newest for dimension, newest in dict(revisions).items()},
     )
 
 
-def _asked() -> QuerySet[Any]:
-    """As `campaigns.criteria_for`, with the newest wording."""
-    chosen = Campaign.dimensions.through.objects.filter(
-        campaign_id=OuterRef(OuterRef("item__campaign"))
-    )
-    newer = Wording.objects.filter(dimension=OuterRef("dimension"), version__gt=OuterRef("version"))
-    return (
-        Wording.objects.filter(
-            ~Exists(newer),
-            dimension__active=True,
-            dimension__criteria__task=OuterRef("set__source__task"),
-        )
-        .filter(
-            ~Exists(chosen.values("pk"))
-            | Exists(chosen.filter(dimension_id=OuterRef("dimension")).values("pk"))
-        )
-        .order_by("dimension__criteria__order", "dimension__criteria__pk")
-        .values(
-            row=JSONObject(
-                dimension="dimension",
-                wording="pk",
-                slug="dimension__slug",
-                name="dimension__name",
-                question="question",
-                guideline="guideline",
-                required="dimension__criteria__required",
-            )
-        )
-    )
+def _read(column: Any, value: Any) -> Any:
+    return json.loads(value) if isinstance(column, models.JSONField) and value else value
 
 
-def _shown() -> QuerySet[Any]:
-    return Candidate.objects.filter(set=OuterRef("set")).values(
-        row=JSONObject(
-            pk="pk",
-            index="index",
-            sha256="image__sha256",
-            width=F("image__width"),
-            height=F("image__height"),
-        )
-    )
-
-
-def _revisions() -> QuerySet[Any]:
-    return (
-        Judgment.objects.filter(assignment=OuterRef("pk"))
-        .order_by()
-        .values("dimension")
-        .annotate(newest=Max("revision"))
-        .values(row=JSONObject(dimension="dimension", revision="newest"))
-    )
+@cache
+def _statement() -> tuple[str, list[tuple[str, type[models.Model], list[Any]]]]:
+    fields = [
+        (name, model, [f for f in model._meta.concrete_fields if f.name not in _LEFT_OUT])
+        for name, model in _PARTS
+    ]
+    quoted = (f'{name}."{f.column}"' for name, _model, columns in fields for f in columns)
+    return _QUERY.format(columns=", ".join(quoted)), fields

@@ -6,7 +6,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.template.loader import render_to_string
+from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import cache_control, never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
@@ -305,10 +306,21 @@ def _page(
         "source": source,
         "prompt": "" if source.task.fixed_prompt else source.prompt,
         "pictures": mine.shown,
-        "places": [str(place) for place in range(1, len(mine.shown) + 1)],
-        "scores": [str(score) for score in ratings.SCORES],
-        "questions": _questions(mine.asked, held),
-        "usable": usable,
+        "form": _form(
+            tuple(_questions(mine.asked, held)),
+            rating=rating,
+            usable=usable,
+            shown=len(mine.shown),
+            language=get_language(),
+        ),
+        "help": _help(
+            tuple(mine.asked),
+            guideline=campaign.guideline,
+            purpose=campaign.purpose,
+            shown=len(mine.shown),
+            language=get_language(),
+        ),
+        "asked": mine.asked,
         "submission": submission or uuid.uuid4(),
         "correction": row.state in FINISHED or (error is not None and error.code == "stale"),
         "reasons": SKIP_REASONS,
@@ -323,6 +335,33 @@ def _page(
         "rows": 1 if len(mine.shown) < 5 else 2,
     }
     return render_to_string("annotation/label.html", context, request)
+
+
+# These two are the largest parts of the page and the same for set after set. All that they depend
+# on is an argument.
+
+
+@lru_cache(maxsize=512)
+def _form(
+    questions: tuple[Question, ...], *, rating: bool, usable: str, shown: int, language: str
+) -> str:
+    context = {
+        "questions": questions,
+        "usable": usable,
+        "shown": shown,
+        "places": [str(place) for place in range(1, shown + 1)],
+        "scores": [str(score) for score in ratings.SCORES],
+    }
+    template = "annotation/_rating.html" if rating else "annotation/_choices.html"
+    return render_to_string(template, context)
+
+
+@lru_cache(maxsize=128)
+def _help(
+    asked: tuple[Asked, ...], *, guideline: str, purpose: str, shown: int, language: str
+) -> str:
+    context = {"asked": asked, "guideline": guideline, "purpose": purpose, "shown": shown}
+    return render_to_string("annotation/_help.html", context)
 
 
 def _questions(asked: list[Asked], held: Mapping[str, tuple[str, str]]) -> list[Question]:

@@ -4,7 +4,7 @@ from datetime import timedelta
 from threading import Barrier
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from django.db import connection, connections
 from django.utils import timezone
 
@@ -197,6 +197,42 @@ class TestClaim:
                 submit(claim(user, campaign))
             orders = [turn.order for turn in Assignment.objects.filter(annotator=user)]
             assert Counter(map(tuple, orders)) == {(0, 1): 4, (1, 0): 4}
+
+
+@pytest.mark.django_db
+def test_it_admits_whom_the_campaign_admits() -> None:
+    """The claim's own statement says the same as `campaigns.admits`, for every sort of person."""
+    club, others = Group.objects.create(name="club"), Group.objects.create(name="others")
+    people = {
+        "member": make_user(),
+        "viewer": make_user(role="viewer"),
+        "reviewer": make_user(role="reviewer"),
+        "stranger": make_user(role=None),
+        "staff": make_user(role=None, is_staff=True),
+        "superuser": make_user(role=None, is_superuser=True),
+        "in the club": make_user(),
+        "listed": make_user(),
+    }
+    people["in the club"].groups.add(club)
+    open_to_all, listed, grouped = (make_campaign(overlap=20) for _ in range(3))
+    listed.members.add(people["listed"])
+    grouped.groups.add(club, others)
+    for campaign in (open_to_all, listed, grouped):
+        for user in people.values():
+            Seat.objects.create(campaign=campaign, user=user)
+    expected = {
+        open_to_all.pk: set(people) - {"viewer", "stranger"},
+        listed.pk: {"listed"},
+        grouped.pk: {"in the club"},
+    }
+    for campaign in (open_to_all, listed, grouped):
+        admitted = {name for name, user in people.items() if campaigns.admits(campaign, user)}
+        claimed = {
+            name
+            for name, user in people.items()
+            if queue.claim(user=user, campaign=campaign) is not None
+        }
+        assert admitted == claimed == expected[campaign.pk]
 
 
 @pytest.mark.django_db

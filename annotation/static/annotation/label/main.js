@@ -219,7 +219,10 @@ function openEmpty(element) {
 // From set to set --------------------------------------------------------------------------------
 
 function leave(element, form) {
-  const body = new URLSearchParams(new FormData(form)).toString();
+  const fields = new URLSearchParams(new FormData(form));
+  // The token in the form ends with the log-in; the request's header carries the one of the day.
+  fields.delete("csrfmiddlewaretoken");
+  const body = fields.toString();
   const { turn, campaign } = element.dataset;
   const wasCorrection = Boolean(form.elements.correction);
   remember(element);

@@ -106,12 +106,15 @@ export function createOutbox({ user, extra, onStored, onGone }) {
     if (sending) return sending;
     const run = () => sendAll();
     sending = navigator.locks ? navigator.locks.request(store.key, run) : run();
+    let all = false;
     try {
-      return await sending;
+      all = await sending;
     } finally {
       sending = null;
       show();
     }
+    // Something may have come in after the last look and before the lock was given back.
+    return all && store.waiting().length ? flush() : all;
   }
 
   window.addEventListener("online", () => {
