@@ -23,6 +23,7 @@ let sets = { count: 0, seconds: 0 };
 let today = Number(document.getElementById("today")?.textContent) || 0;
 let outbox = null;
 let waiting = false; // for the next set to arrive
+let submitted = null; // when the last submission was made
 
 document.documentElement.classList.add("js");
 
@@ -173,7 +174,7 @@ function openSet(element, form) {
     tick();
     form.elements.seconds.value = (spent / 1000).toFixed(1);
     sets = { count: sets.count + 1, seconds: sets.seconds + spent / 1000 };
-    performance.mark("oneloop-submit");
+    submitted = performance.now();
     leave(element, form);
   }
 
@@ -273,11 +274,12 @@ function show(html, turn) {
 
 // How long it took from the submission until the next set's pictures were there.
 async function measure(fresh) {
-  if (!performance.getEntriesByName("oneloop-submit").length) return;
+  const start = submitted;
+  submitted = null;
+  if (start === null) return;
   const images = [...fresh.querySelectorAll("img.picture")];
   await Promise.all(images.map((image) => image.decode().catch(() => {})));
-  performance.measure("oneloop-next", "oneloop-submit");
-  performance.clearMarks("oneloop-submit");
+  if (fresh === root()) performance.measure("oneloop-next", { start });
 }
 
 // What the server sent: sets to keep ready, and what to show when there are none.
