@@ -29,8 +29,9 @@ from annotation.forms import (
     show_answers,
 )
 from annotation.models import Assignment, Campaign, Criterion, Wording
-from generation import images
-from generation.models import CandidateSet, Image
+from generation import images, pictures
+from generation.access import may_anywhere, require
+from generation.models import CandidateSet, Role
 
 State = Assignment.State
 STATUS = {"invalid": 422, "stale": 409, "foreign": 403, "closed": 409}
@@ -55,13 +56,14 @@ def label(request: HttpRequest) -> HttpResponseBase:
     if len(found) == 1:
         return redirect("annotation:next", found[0].pk)
     rows = [(campaign, *_progress(_user(request), campaign)) for campaign in found]
-    return render(request, "annotation/choose.html", {"rows": rows})
+    context = {"rows": rows, "may_open": may_anywhere(_user(request), Role.MANAGER)}
+    return render(request, "annotation/choose.html", context)
 
 
 @require_GET
 @never_cache
 def next_turn(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
-    campaign = get_object_or_404(Campaign, pk=campaign_id)
+    campaign = _get_campaign_for_user(request, campaign_id)
     claimed = queue.claim(user=_user(request), campaign=campaign)
     if claimed is None:
         return _empty(request, campaign)
@@ -71,7 +73,7 @@ def next_turn(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
 @require_http_methods(["GET", "POST"])
 @never_cache
 def turn(request: HttpRequest, assignment_id: int) -> HttpResponseBase:
-    mine = _get_turn_for_user(assignment_id)
+    mine = _get_turn_for_user(request, assignment_id)
     if mine.annotator_id != request.user.pk:
         error = Refused(
             "This turn belongs to somebody else. Open the queue to get one of your own.", "foreign"
@@ -107,7 +109,7 @@ def _submit(request: HttpRequest, mine: Assignment) -> HttpResponseBase:
 
 @require_POST
 def skip(request: HttpRequest, assignment_id: int) -> HttpResponseBase:
-    mine = _get_turn_for_user(assignment_id)
+    mine = _get_turn_for_user(request, assignment_id)
     reason = ": ".join(
         part
         for part in (request.POST.get("reason", ""), request.POST.get("detail", "").strip())
@@ -122,7 +124,7 @@ def skip(request: HttpRequest, assignment_id: int) -> HttpResponseBase:
 
 @require_POST
 def undo(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
-    campaign = get_object_or_404(Campaign, pk=campaign_id)
+    campaign = _get_campaign_for_user(request, campaign_id)
     try:
         reopened = judgments.undo(user=_user(request), campaign=campaign)
     except Refused as error:
@@ -134,7 +136,7 @@ def undo(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
 @cache_control(private=True, max_age=31536000, immutable=True)
 def outline(request: HttpRequest, sha256: str, *, shade: bool = False) -> HttpResponse:
     """The border of a mask, named by the mask's hash, so that browsers keep it."""
-    mask = get_object_or_404(Image, sha256=sha256)
+    mask = pictures.get_for_user(_user(request), sha256)
     try:
         pixels = np.asarray(images.open_image(mask).convert("L"))
     except images.ImageError as error:
@@ -150,11 +152,19 @@ def _user(request: HttpRequest) -> User:
     return request.user
 
 
-def _get_turn_for_user(assignment_id: int) -> Assignment:
+def _get_campaign_for_user(request: HttpRequest, campaign_id: int) -> Campaign:
+    found = get_object_or_404(Campaign, pk=campaign_id)
+    require(_user(request), found.project_id, Role.ANNOTATOR)
+    return found
+
+
+def _get_turn_for_user(request: HttpRequest, assignment_id: int) -> Assignment:
     found = Assignment.objects.select_related(
         "item__campaign", "set__source__task", "set__source__image", "set__source__mask"
     )
-    return get_object_or_404(found, pk=assignment_id)
+    turn = get_object_or_404(found, pk=assignment_id)
+    require(_user(request), turn.item.campaign.project_id, Role.ANNOTATOR)
+    return turn
 
 
 def _over(mine: Assignment) -> Refused:
@@ -181,7 +191,7 @@ def _go_on(request: HttpRequest, campaign: Campaign) -> HttpResponseBase:
 def _show(request: HttpRequest, assignment_id: int) -> HttpResponseBase:
     if not request.htmx:  # type: ignore[attr-defined]
         return redirect("annotation:turn", assignment_id)
-    mine = _get_turn_for_user(assignment_id)
+    mine = _get_turn_for_user(request, assignment_id)
     answers = judgments.last_answers(mine)
     response = _page(request, mine, show_answers(answers, mine.order))
     response["HX-Push-Url"] = reverse("annotation:turn", args=[assignment_id])
