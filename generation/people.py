@@ -147,3 +147,18 @@ class AuditEntry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.actor_name or 'OneLoop'} {self.verb}"
+
+    @property
+    def before(self) -> list[str]:
+        return self._lines("before")
+
+    @property
+    def after(self) -> list[str]:
+        return self._lines("after")
+
+    def _lines(self, side: str) -> list[str]:
+        values = self.detail.get(side, {})
+        return [
+            f"{name}: {', '.join(map(str, value)) if isinstance(value, list) else value}"
+            for name, value in values.items()
+        ]

@@ -43,7 +43,8 @@ def projects(request: HttpRequest) -> HttpResponse:
                 messages.success(request, _("“%(name)s” was made.") % {"name": made})
                 return redirect("generation:project", made.slug)
     rows = [(project, role, role == Role.ADMIN) for project, role in roles_of(user).items()]
-    context = {"rows": rows, "form": form, "may_make": may_make}
+    is_admin = any(may_name for _project, _role, may_name in rows)
+    context = {"rows": rows, "form": form, "may_make": may_make, "is_admin": is_admin}
     return render(request, "people/projects.html", context, status=_status(form))
 
 
