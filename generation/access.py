@@ -84,14 +84,19 @@ def require(user: User, project: Project | int | None, needed: Role) -> None:
 
 def projects_of(user: User, needed: Role = Role.VIEWER) -> QuerySet[Project]:
     """The projects in which the person has at least this role."""
-    if user.is_superuser or (user.is_staff and includes(Role.MANAGER, needed)):
+    if _everywhere(user, needed):
         return Project.objects.all()
     roles = [role for role in LADDER if includes(role, needed)]
     return Project.objects.filter(memberships__user=user, memberships__role__in=roles)
 
 
+def _everywhere(user: User, needed: Role) -> bool:
+    return user.is_superuser or (user.is_staff and includes(Role.MANAGER, needed))
+
+
 def may_anywhere(user: User, needed: Role) -> bool:
-    return projects_of(user, needed).exists()
+    """Whether the role is theirs in some project, or will be in the first one that is made."""
+    return _everywhere(user, needed) or projects_of(user, needed).exists()
 
 
 def looks_on(user: User) -> bool:

@@ -74,6 +74,21 @@ class TestRoles:
         with pytest.raises(PermissionDenied, match="needs the role manager in a project"):
             access.require_anywhere(make_user(role=Role.VIEWER), Role.MANAGER)
 
+    def test_it_lets_staff_begin_where_there_is_no_project_yet(self) -> None:
+        task = make_judged_task()
+        Project.objects.all().delete()
+        client = browser_of(make_user("chief", role=None, is_staff=True))
+        for url in ("/sources/", "/campaigns/", "/campaigns/new/", "/loop/", "/projects/"):
+            assert client.get(url).status_code == 200
+        picture = {
+            "task": task.pk,
+            "image": upload("cat.png", make_picture(1)),
+            "mask": upload("cat_mask.png", make_mask_picture()),
+            "prompt": "a hat",
+        }
+        client.post("/sources/new/", picture)
+        assert Source.objects.get().project == main()
+
 
 class TestPictures:
     def test_it_shows_pictures_to_members_of_a_project_that_uses_them(
