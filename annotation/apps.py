@@ -6,4 +6,4 @@ class AnnotationConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from annotation import checks  # noqa: F401
+        from annotation import checks, pictures  # noqa: F401

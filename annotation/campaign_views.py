@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
 from typing import Any
 
 from django.contrib import messages
 from django.contrib.auth.models import User
-from django.core.exceptions import PermissionDenied
+from django.db import transaction
 from django.db.models import Count, Q
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
@@ -20,49 +18,52 @@ from annotation.campaigns import add_sets as put_in_queue
 from annotation.errors import Refused
 from annotation.forms import CampaignForm
 from annotation.models import Assignment, Campaign
+from generation import audit
+from generation.access import may, may_anywhere, needs, projects_of, require, user_of
+from generation.models import Role, Verb
 
-View = Callable[..., HttpResponseBase]
 VERBS = {"open": "Open", "paused": "Pause", "closed": "Close"}
 
 
-def managers_only(view: View) -> View:
-    @wraps(view)
-    def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        if not request.user.is_staff:
-            raise PermissionDenied("Campaigns are run by managers. Ask one to make you a manager.")
-        return view(request, *args, **kwargs)
-
-    return wrapped
+def _get_campaign_for_user(request: HttpRequest, campaign_id: int, role: Role) -> Campaign:
+    found = get_object_or_404(Campaign, pk=campaign_id)
+    require(user_of(request), found.project_id, role)
+    return found
 
 
 @require_GET
-@managers_only
+@needs(Role.VIEWER)
 def campaigns(request: HttpRequest) -> HttpResponseBase:
     submitted = Q(items__assignments__state=Assignment.State.SUBMITTED)
     rows = [
         (campaign, *queue.judged_share(campaign))
-        for campaign in Campaign.objects.annotate(
+        for campaign in Campaign.objects.filter(project__in=projects_of(user_of(request)))
+        .annotate(
             annotators=Count("items__assignments__annotator", filter=submitted, distinct=True)
-        ).prefetch_related("tasks")
+        )
+        .prefetch_related("tasks")
     ]
-    return render(request, "annotation/campaigns.html", {"rows": rows})
+    context = {"rows": rows, "may_make": may_anywhere(user_of(request), Role.MANAGER)}
+    return render(request, "annotation/campaigns.html", context)
 
 
 @require_http_methods(["GET", "POST"])
-@managers_only
+@needs(Role.MANAGER)
 def new_campaign(request: HttpRequest) -> HttpResponseBase:
-    form = CampaignForm(request.POST or None)
+    managed = projects_of(user_of(request), Role.MANAGER)
+    form = CampaignForm(request.POST or None, projects=managed)
     if request.method == "POST" and form.is_valid():
         said = form.cleaned_data
         assert isinstance(request.user, User)
         try:
             made = open_campaign(
                 name=said["name"],
-                sets=ready_sets(said["tasks"], run=said["run"]),
+                sets=ready_sets(said["tasks"], run=said["run"], project=said["project"]),
                 tasks=said["tasks"],
                 overlap=said["overlap"],
                 guideline=said["guideline"],
                 created_by=request.user,
+                project=said["project"],
                 state=Campaign.State.DRAFT if "draft" in request.POST else Campaign.State.OPEN,
             )
         except Refused as error:
@@ -75,9 +76,8 @@ def new_campaign(request: HttpRequest) -> HttpResponseBase:
 
 
 @require_GET
-@managers_only
 def campaign(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
-    found = get_object_or_404(Campaign, pk=campaign_id)
+    found = _get_campaign_for_user(request, campaign_id, Role.VIEWER)
     done, wanted = queue.judged_share(found)
     context = {
         "campaign": found,
@@ -89,16 +89,17 @@ def campaign(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
         "percent": round(100 * done / wanted) if wanted else 0,
         "moves": [(state, VERBS[state]) for state in MOVES[found.state]],
         "waiting": _waiting_sets(found).count(),
+        "may_manage": may(user_of(request), found.project_id, Role.MANAGER),
+        "may_label": may(user_of(request), found.project_id, Role.ANNOTATOR),
     }
     return render(request, "annotation/campaign.html", context)
 
 
 @require_POST
-@managers_only
 def state(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
-    found = get_object_or_404(Campaign, pk=campaign_id)
+    found = _get_campaign_for_user(request, campaign_id, Role.MANAGER)
     try:
-        change_state(found, request.POST.get("state", ""))
+        change_state(found, request.POST.get("state", ""), actor=user_of(request))
     except Refused as error:
         messages.error(request, error.message)
     else:
@@ -107,11 +108,14 @@ def state(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
 
 
 @require_POST
-@managers_only
 def add_sets(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
-    found = get_object_or_404(Campaign, pk=campaign_id)
+    found = _get_campaign_for_user(request, campaign_id, Role.MANAGER)
     try:
-        added = put_in_queue(found, _waiting_sets(found))
+        with transaction.atomic():
+            added = put_in_queue(found, _waiting_sets(found))
+            audit.record(
+                actor=user_of(request), verb=Verb.SETS_ADDED, thing=found, after={"sets": added}
+            )
     except Refused as error:
         messages.error(request, error.message)
     else:
@@ -120,4 +124,5 @@ def add_sets(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
 
 
 def _waiting_sets(found: Campaign) -> Any:
-    return ready_sets(tasks_of(found)).exclude(items__campaign=found)
+    sets = ready_sets(tasks_of(found), project=found.project_id)
+    return sets.exclude(items__campaign=found)

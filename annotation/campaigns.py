@@ -11,6 +11,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from annotation.errors import Refused
 from annotation.models import Campaign, Criterion, Dimension, Item, Wording
+from generation import audit
 from generation.access import projects_of
 from generation.models import (
     CandidateSet,
@@ -18,6 +19,7 @@ from generation.models import (
     Project,
     Role,
     Task,
+    Verb,
     default_project,
 )
 
@@ -88,6 +90,12 @@ def open_campaign(
                 "There are no candidate sets to judge here. Generate candidates first, or choose "
                 "other tasks."
             )
+        audit.record(
+            actor=created_by,
+            verb=Verb.CAMPAIGN_MADE,
+            thing=campaign,
+            after={"state": state, "overlap": overlap, "sets": campaign.items.count()},
+        )
     return campaign
 
 
@@ -117,6 +125,11 @@ def _require_judgeable(
             f"The candidates of set {candidate_set.pk} could not be made, so there is nothing to "
             "show. Generate them again, or leave the set out."
         )
+    if candidate_set.source.project_id != campaign.project_id:
+        raise Refused(
+            f"Set {candidate_set.pk} belongs to another project, whose pictures this campaign's "
+            "people may not see. Leave it out, or make a campaign in its project."
+        )
     task = tasks.get(candidate_set.source.task_id)
     if task is None:
         raise Refused(
@@ -133,10 +146,15 @@ def _require_judgeable(
 
 
 def ready_sets(
-    tasks: Iterable[Task], *, run: GenerationRun | None = None
+    tasks: Iterable[Task],
+    *,
+    run: GenerationRun | None = None,
+    project: Project | int | None = None,
 ) -> QuerySet[CandidateSet]:
-    """The sets that can be judged, of these tasks and, where given, of one generation run."""
-    sets = CandidateSet.objects.ready().filter(source__task__in=tasks)
+    """The sets of a project that can be judged, of these tasks and, where given, of one run."""
+    sets = CandidateSet.objects.ready().filter(
+        source__task__in=tasks, source__project=project or default_project()
+    )
     if run is not None:
         sets = sets.filter(run=run)
     return sets.select_related("source__task").order_by("pk")
@@ -184,8 +202,9 @@ def admitting(user: User) -> QuerySet[Campaign]:
     )
 
 
-def change_state(campaign: Campaign, state: str) -> None:
-    """Open, pause or close; judgments that were made stay."""
+@transaction.atomic
+def change_state(campaign: Campaign, state: str, *, actor: User | None = None) -> None:
+    """Open, pause or close; judgments that were made stay. Without an actor a round does it."""
     before = [old for old, new in MOVES.items() if state in new]
     if state not in Campaign.State.values:
         raise Refused(f"A campaign cannot be “{state}”. Choose open, paused or closed.")
@@ -196,4 +215,7 @@ def change_state(campaign: Campaign, state: str) -> None:
                 f"“{campaign}” is {campaign.get_state_display().lower()} and cannot become "
                 f"{state} from there."
             )
+    else:
+        was, now = {"state": campaign.state}, {"state": state}
+        audit.record(actor=actor, verb=Verb.CAMPAIGN_STATE, thing=campaign, before=was, after=now)
     campaign.state = state

@@ -7,7 +7,8 @@ from django import forms
 from django.db.models import Count, Q, QuerySet
 
 from annotation.models import Campaign, Dimension, Wording
-from generation.models import CandidateSet, GenerationRun, Task
+from generation.forms import ProjectField
+from generation.models import CandidateSet, GenerationRun, Project, Task
 
 # Campaigns --------------------------------------------------------------------------------------
 
@@ -23,6 +24,7 @@ class RunField(forms.ModelChoiceField):
 
 
 class CampaignForm(forms.Form):
+    project = ProjectField(help_text="Only its members and its sets.")
     name = forms.CharField(max_length=120, help_text="How people will know it.")
     tasks = TaskField(
         Task.objects.none(),
@@ -48,14 +50,15 @@ class CampaignForm(forms.Form):
         help_text="Shown to annotators beside the pictures; may stay empty.",
     )
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, projects: QuerySet[Project], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        ProjectField.offer(self, projects)
         tasks = self.fields["tasks"]
         assert isinstance(tasks, TaskField)
-        tasks.queryset = tasks_with_sets()
+        tasks.queryset = tasks_with_sets(projects)
         run = self.fields["run"]
         assert isinstance(run, RunField)
-        run.queryset = runs_with_sets()
+        run.queryset = runs_with_sets(projects)
 
     def clean_name(self) -> str:
         name: str = self.cleaned_data["name"]
@@ -66,15 +69,15 @@ class CampaignForm(forms.Form):
         return name
 
 
-def tasks_with_sets() -> QuerySet[Task]:
-    ready = Q(sources__sets__state=CandidateSet.State.READY)
+def tasks_with_sets(projects: QuerySet[Project]) -> QuerySet[Task]:
+    ready = Q(sources__sets__state=CandidateSet.State.READY, sources__project__in=projects)
     return Task.objects.annotate(ready_sets=Count("sources__sets", filter=ready)).filter(
         Q(active=True) | Q(ready_sets__gt=0)
     )
 
 
-def runs_with_sets() -> QuerySet[GenerationRun]:
-    ready = Q(sets__state=CandidateSet.State.READY)
+def runs_with_sets(projects: QuerySet[Project]) -> QuerySet[GenerationRun]:
+    ready = Q(sets__state=CandidateSet.State.READY, sets__source__project__in=projects)
     return (
         GenerationRun.objects.annotate(ready_sets=Count("sets", filter=ready))
         .filter(ready_sets__gt=0)

@@ -36,8 +36,9 @@ from annotation.errors import Refused
 from annotation.models import Assignment, Campaign
 from annotation.turns import Asked, Turn
 from annotation.words import words
-from generation import images
-from generation.models import Image
+from generation import images, pictures
+from generation.access import may_anywhere, require
+from generation.models import Role
 
 State = Assignment.State
 FINISHED = {State.SUBMITTED, State.LATE}
@@ -69,10 +70,11 @@ def says_no(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponse
         try:
             return view(request, assignment_id)
         except Refused as error:
+            campaign = Campaign.objects.get(items__assignments=assignment_id)
+            require(_user(request), campaign.project_id, Role.ANNOTATOR)
             if _wants_json(request):
                 body = {"error": error.message, "code": error.code}
                 return JsonResponse(body, status=STATUS[error.code])
-            campaign = Campaign.objects.get(items__assignments=assignment_id)
             return _notice(request, campaign, error)
 
     return wrapped
@@ -85,13 +87,14 @@ def label(request: HttpRequest) -> HttpResponseBase:
     if len(found) == 1:
         return redirect("annotation:next", found[0].pk)
     rows = [(campaign, *_progress(_user(request), campaign)) for campaign in found]
-    return render(request, "annotation/choose.html", {"rows": rows})
+    context = {"rows": rows, "may_open": may_anywhere(_user(request), Role.MANAGER)}
+    return render(request, "annotation/choose.html", context)
 
 
 @require_GET
 @never_cache
 def next_turn(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
-    campaign = get_object_or_404(Campaign, pk=campaign_id)
+    campaign = _get_campaign_for_user(request, campaign_id)
     claimed = queue.claim(user=_user(request), campaign=campaign)
     if claimed is None:
         return HttpResponse(_empty(request, campaign, "base.html"))
@@ -169,7 +172,7 @@ def flag(request: HttpRequest, assignment_id: int) -> HttpResponseBase:
 
 @require_POST
 def undo(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
-    campaign = get_object_or_404(Campaign, pk=campaign_id)
+    campaign = _get_campaign_for_user(request, campaign_id)
     try:
         reopened = judgments.undo(user=_user(request), campaign=campaign)
     except Refused as error:
@@ -186,7 +189,7 @@ def undo(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
 @never_cache
 def ahead(request: HttpRequest, campaign_id: int) -> JsonResponse:
     """The sets that this person is to judge next, those in `have` left out."""
-    return _more(request, get_object_or_404(Campaign, pk=campaign_id))
+    return _more(request, _get_campaign_for_user(request, campaign_id))
 
 
 @require_GET
@@ -209,7 +212,7 @@ def history(request: HttpRequest) -> HttpResponse:
 @cache_control(private=True, max_age=31536000, immutable=True)
 def outline(request: HttpRequest, sha256: str, *, shade: bool = False) -> HttpResponse:
     """The border of a mask, named by the mask's hash, so that browsers keep it."""
-    mask = get_object_or_404(Image, sha256=sha256)
+    mask = pictures.get_for_user(_user(request), sha256)
     try:
         pixels = np.asarray(images.open_image(mask).convert("L"))
     except images.ImageError as error:
@@ -229,11 +232,18 @@ def _wants_json(request: HttpRequest) -> bool:
     return request.headers.get("Accept", "") == "application/json"
 
 
+def _get_campaign_for_user(request: HttpRequest, campaign_id: int) -> Campaign:
+    found = get_object_or_404(Campaign, pk=campaign_id)
+    require(_user(request), found.project_id, Role.ANNOTATOR)
+    return found
+
+
 def _get_turn_for_user(request: HttpRequest, assignment_id: int) -> Turn:
     try:
         found = turns.load(assignment_id)
     except Assignment.DoesNotExist as error:
         raise Http404(_("There is no such turn.")) from error
+    require(_user(request), found.campaign.project_id, Role.ANNOTATOR)
     judgments.require_own(found, _user(request))
     return found
 

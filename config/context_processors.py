@@ -1,6 +1,10 @@
 from typing import NamedTuple
 
+from django.conf import settings
 from django.http import HttpRequest
+from django.utils.functional import SimpleLazyObject
+
+from generation.access import looks_on
 
 
 class Entry(NamedTuple):
@@ -11,28 +15,33 @@ class Entry(NamedTuple):
 
 # Label and path. The paths are public contracts, so the navigation does not depend on how an app
 # names its views.
-ENTRIES = [
-    ("Home", "/", False),
-    ("Label", "/label/", False),
-    ("Sources", "/sources/", True),
-    ("Campaigns", "/campaigns/", True),
-    ("Loop", "/loop/", True),
-    ("Policies", "/policies/", True),
-    ("Admin", "/admin/", True),
+WORK = [("Home", "/"), ("Label", "/label/")]
+FIGURES = [
+    ("Sources", "/sources/"),
+    ("Campaigns", "/campaigns/"),
+    ("Loop", "/loop/"),
+    ("Policies", "/policies/"),
+    ("Projects", "/projects/"),
 ]
+ADMIN = [("Admin", "/admin/")]
 
 
-def navigation(request: HttpRequest) -> dict[str, list[Entry]]:
+def navigation(request: HttpRequest) -> dict[str, object]:
+    # Asked only where a page shows the bar: a fragment of a page costs no query for it.
+    return {"navigation": SimpleLazyObject(lambda: _entries(request))}
+
+
+def sign_in(request: HttpRequest) -> dict[str, str]:
+    """The name of the single sign-on, for its button; empty where there is none."""
+    return {"sign_in": settings.OIDC.get("name", "")}
+
+
+def _entries(request: HttpRequest) -> list[Entry]:
     user = getattr(request, "user", None)
     if user is None or not user.is_authenticated:
-        return {"navigation": []}
-    return {
-        "navigation": [
-            Entry(label, path, _is_current(request.path, path))
-            for label, path, staff_only in ENTRIES
-            if user.is_staff or not staff_only
-        ]
-    }
+        return []
+    shown = [*WORK, *(FIGURES if looks_on(user) else []), *(ADMIN if user.is_staff else [])]
+    return [Entry(label, path, _is_current(request.path, path)) for label, path in shown]
 
 
 def _is_current(here: str, path: str) -> bool:

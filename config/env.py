@@ -2,7 +2,9 @@
 
 import json
 import os
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -12,6 +14,17 @@ FALSE = {"0", "false", "no", "off"}
 
 def text(name: str, default: str = "") -> str:
     return os.environ.get(name, "").strip() or default
+
+
+def secret(name: str) -> str:
+    """From the variable itself, or from the file that NAME_FILE names."""
+    path = text(f"{name}_FILE")
+    if not path or text(name):
+        return text(name)
+    try:
+        return Path(path).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ImproperlyConfigured(f"{name}_FILE={path!r} cannot be read: {error}.") from None
 
 
 def flag(name: str, *, default: bool) -> bool:
@@ -33,6 +46,11 @@ def integer(name: str, default: int) -> int:
 
 def words(name: str, default: str = "") -> list[str]:
     return [word.strip() for word in text(name, default).split(",") if word.strip()]
+
+
+def origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def mapping(name: str) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from django.utils import timezone
 
 from annotation.campaigns import for_annotator
 from annotation.models import Assignment, Campaign, Item, Judgment
-from generation.models import CandidateSet, GenerationRun, Policy, Source
+from generation.access import looks_on, may_anywhere, projects_of
+from generation.models import CandidateSet, GenerationRun, Policy, Role, Source
 from generation.ownership import Job, JobState
 from modeling.models import RewardModel, Round, RoundStep, TrainingRun
 
@@ -42,8 +43,9 @@ class Number:
 
 def todos(user: User) -> list[Todo]:
     found = list(_labels(user))
-    if user.is_staff:
-        found = [*_round(), *_unheard(), *_failed_jobs(), *found, *_next_round(), *_beginnings()]
+    if may_anywhere(user, Role.MANAGER):
+        alarms = [*_round(), *_unheard(), *_failed_jobs(user)]
+        found = [*alarms, *found, *_next_round(), *_beginnings()]
     return sorted(found, key=lambda todo: not todo.is_alarm)
 
 
@@ -120,7 +122,9 @@ def _unheard() -> Iterator[Todo]:
         )
 
 
-def _failed_jobs() -> Iterator[Todo]:
+def _failed_jobs(user: User) -> Iterator[Todo]:
+    if not user.is_staff:
+        return  # the page that helps is in the admin
     since = timezone.now() - timedelta(days=1)
     for run in GenerationRun.objects.filter(state=JobState.FAILED, finished_at__gte=since)[:3]:
         yield Todo(
@@ -174,14 +178,16 @@ def numbers(user: User) -> list[Number]:
             f"{mine.filter(submitted_at__gte=midnight).count()} today",
         )
     ]
-    if not user.is_staff:
+    if not looks_on(user):
         return found
-    judgments = Judgment.objects.current()
+    seen = projects_of(user)
+    judgments = Judgment.objects.current().filter(set__source__project__in=seen)
     simulated = judgments.filter(assignment__item__campaign__simulated=True).count()
-    holdout = Source.objects.holdout().count()
+    sources = Source.objects.filter(project__in=seen)
+    sets = CandidateSet.objects.ready().filter(source__project__in=seen)
     return [
-        Number("sources", Source.objects.count(), f"{holdout} held out"),
-        Number("candidate sets", CandidateSet.objects.ready().count(), "ready"),
+        Number("sources", sources.count(), f"{sources.holdout().count()} held out"),
+        Number("candidate sets", sets.count(), "ready"),
         Number("judgments by people", judgments.count() - simulated, f"{simulated} simulated"),
         Number("reward models", RewardModel.objects.count(), _active(RewardModel)),
         Number("policies", Policy.objects.count(), _active(Policy)),

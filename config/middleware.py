@@ -1,6 +1,9 @@
 from collections.abc import Callable
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
+
+from config.env import origin
 
 # Style attributes carry widths of bars and shades of cells; scripts come from files only.
 POLICY = "; ".join(
@@ -10,7 +13,6 @@ POLICY = "; ".join(
         "style-src 'self' 'unsafe-inline'",
         "object-src 'none'",
         "base-uri 'self'",
-        "form-action 'self'",
         "frame-ancestors 'none'",
     ]
 )
@@ -21,7 +23,11 @@ def content_security_policy(
 ) -> Callable[[HttpRequest], HttpResponse]:
     def middleware(request: HttpRequest) -> HttpResponse:
         response = get_response(request)
-        response.headers.setdefault("Content-Security-Policy", POLICY)
+        # The button of the single sign-on is a form whose answer leads to the provider.
+        elsewhere = [origin(settings.OIDC["server_url"])] if settings.OIDC else []
+        targets = " ".join(["'self'", *elsewhere, *settings.OIDC_LOGIN_ORIGINS])
+        policy = f"{POLICY}; form-action {targets}"
+        response.headers.setdefault("Content-Security-Policy", policy)
         return response
 
     return middleware

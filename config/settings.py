@@ -26,13 +26,17 @@ INSTALLED_APPS = [
     "modeling",
     "annotation",
     "generation",
-    "django.contrib.admin",
+    "config.admin_apps.AuditedAdmin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "django.contrib.humanize",
+    "allauth",
+    "allauth.account",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
     "django_htmx",
     "rest_framework",
 ]
@@ -47,9 +51,11 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     # Every page asks for a login unless its view says @login_not_required.
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    "generation.audit.remember_request",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
 ]
 
 ROOT_URLCONF = "config.urls"
@@ -65,6 +71,7 @@ TEMPLATES = [
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
                 "config.context_processors.navigation",
+                "config.context_processors.sign_in",
             ],
         },
     },
@@ -149,6 +156,23 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
+# Single sign-on; a system check explains what is missing when only a part is set.
+OIDC = {
+    "server_url": env.text("OIDC_SERVER_URL").rstrip("/"),
+    "client_id": env.text("OIDC_CLIENT_ID"),
+    "client_secret": env.secret("OIDC_CLIENT_SECRET"),
+}
+OIDC_MISSING = [f"OIDC_{key.upper()}" for key, value in OIDC.items() if not value]
+OIDC = {} if OIDC_MISSING else OIDC | {"name": env.text("OIDC_NAME", "single sign-on")}
+# What somebody becomes in the default project at their first single sign-on; empty: nothing.
+OIDC_DEFAULT_ROLE = env.text("OIDC_DEFAULT_ROLE").lower()
+# Where the provider's own login page is, if not on the server that OIDC_SERVER_URL names.
+OIDC_LOGIN_ORIGINS = env.words("OIDC_LOGIN_ORIGINS")
+ACCOUNT_ADAPTER = "config.sign_in.Passwords"
+SOCIALACCOUNT_ADAPTER = "config.sign_in.People"
+ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_UNIQUE_EMAIL = False  # people are matched by the provider's own id, never by e-mail
+ACCOUNT_DEFAULT_HTTP_PROTOCOL = "https" if env.flag("SECURE_COOKIES", default=False) else "http"
 SECURE_COOKIES = env.flag("SECURE_COOKIES", default=False)
 SESSION_COOKIE_SECURE = SECURE_COOKIES
 CSRF_COOKIE_SECURE = SECURE_COOKIES
@@ -156,11 +180,16 @@ SESSION_COOKIE_AGE = 14 * 24 * 3600
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
-if env.flag("BEHIND_TLS_PROXY", default=False):
+BEHIND_PROXY = env.flag("BEHIND_TLS_PROXY", default=False)
+if BEHIND_PROXY:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.SessionAuthentication"],
+    # The first one decides how somebody unknown is answered: 401 and a way to do better.
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "generation.authentication.TokenAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],

@@ -1,12 +1,29 @@
+from allauth.socialaccount.models import SocialApp, SocialToken
+from allauth.socialaccount.providers.openid_connect.views import login as oidc_login
 from django.contrib import admin
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import include, path
 
-from config import views
+from config import sign_in, views
 
 admin.site.site_header = "OneLoop"
 admin.site.site_title = "OneLoop"
 admin.site.index_title = "Everything that can be edited"
+# The provider comes from the environment, and its tokens are not kept.
+for model in (SocialApp, SocialToken):
+    admin.site.unregister(model)
+
+# The names are allauth's; of its pages only those of the single sign-on exist.
+oidc = [
+    path("oidc/<slug:provider_id>/login/", oidc_login, name="openid_connect_login"),
+    path(
+        "oidc/<slug:provider_id>/login/callback/",
+        sign_in.callback,
+        name="openid_connect_callback",
+    ),
+    path("oidc/cancelled/", sign_in.cancelled, name="socialaccount_login_cancelled"),
+    path("oidc/inactive/", sign_in.inactive, name="account_inactive"),
+]
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -16,6 +33,7 @@ urlpatterns = [
     path("login/", LoginView.as_view(redirect_authenticated_user=True), name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),
     path("admin/", admin.site.urls),
+    *oidc,
     path("", include("generation.urls")),
     path("", include("annotation.urls")),
     path("", include("modeling.urls")),

@@ -13,13 +13,14 @@ from kombu.connection import Connection
 from kombu.exceptions import KombuError
 
 from config import home as start
+from generation.access import looks_on
 from modeling.pages import step_cards
 
 
 def home(request: HttpRequest) -> HttpResponse:
     user = cast(User, request.user)
     context: dict[str, Any] = {"todos": start.todos(user), "numbers": start.numbers(user)}
-    if user.is_staff and (round_ := start.newest_round()) is not None:
+    if looks_on(user) and (round_ := start.newest_round()) is not None:
         context |= {"round": round_, "cards": step_cards(round_)}
     return render(request, "home.html", context)
 

@@ -7,7 +7,8 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from generation import policies
+from generation import audit, policies
+from generation.access import user_of
 from generation.forms import PolicyForm, SamplingPlanForm
 from generation.jobs import make_candidates
 from generation.models import (
@@ -19,6 +20,7 @@ from generation.models import (
     SamplingPlan,
     Source,
     Task,
+    Verb,
 )
 
 PLAN_FACTS = (
@@ -157,7 +159,7 @@ class PolicyAdmin(admin.ModelAdmin):
             messages.error(request, "Choose one policy: only one can be active.")
             return
         try:
-            policies.activate(chosen[0])
+            policies.activate(chosen[0], actor=user_of(request))
         except policies.PolicyError as error:
             messages.error(request, str(error))
         else:
@@ -263,15 +265,18 @@ class GenerationRunAdmin(Facts):
 
     @admin.action(description="Cancel: finished candidates are kept")
     def cancel(self, request: HttpRequest, queryset: QuerySet[GenerationRun]) -> None:
-        self._tell(request, [run for run in queryset if run.cancel()], "cancelled")
+        self._tell(request, [run for run in queryset if run.cancel()], Verb.RUN_CANCELLED)
 
     @admin.action(description="Go on with failed or cancelled orders")
     def retry(self, request: HttpRequest, queryset: QuerySet[GenerationRun]) -> None:
         queued = [run for run in queryset if run.retry()]
         for run in queued:
             make_candidates.delay_on_commit(run.pk)
-        self._tell(request, queued, "queued again")
+        self._tell(request, queued, Verb.RUN_RETRIED)
 
-    def _tell(self, request: HttpRequest, runs: list[GenerationRun], what: str) -> None:
+    def _tell(self, request: HttpRequest, runs: list[GenerationRun], verb: Verb) -> None:
+        for run in runs:
+            audit.record(actor=user_of(request), verb=verb, thing=run)
+        what = "Cancelled" if verb == Verb.RUN_CANCELLED else "Queued again"
         numbers = ", ".join(str(run.pk) for run in runs) or "none of them"
-        messages.info(request, f"{what.capitalize()}: {numbers}.")
+        messages.info(request, f"{what}: {numbers}.")

@@ -6,4 +6,5 @@ class GenerationConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from generation import checks  # noqa: F401
+        # audit listens for logins.
+        from generation import audit, checks  # noqa: F401

@@ -27,6 +27,7 @@ from generation.models import (
     CandidateSet,
     GenerationRun,
     Policy,
+    Project,
     SamplingPlan,
     Source,
     Task,
@@ -60,9 +61,16 @@ def pick_sources(
     split: str | None,
     seed: int,
     tags: Mapping[str, str] | None = None,
+    *,
+    project: Project | int | None = None,
 ) -> list[Source]:
-    """Up to `count` sources of a task in a random order that the seed alone decides."""
+    """Up to `count` sources of a task in a random order that the seed alone decides.
+
+    They are of every project where none is named.
+    """
     chosen = Source.objects.filter(task=task, tags__contains=dict(tags or {}))
+    if project is not None:
+        chosen = chosen.filter(project=project)
     if split:
         chosen = chosen.filter(split=split)
     keys = list(chosen.order_by("pk").values_list("pk", flat=True))

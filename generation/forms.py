@@ -4,25 +4,54 @@ from django import forms
 from django.contrib.auth.models import User
 from django.core.files.uploadedfile import UploadedFile
 from django.db import transaction
-from django.db.models import Max
+from django.db.models import Max, QuerySet
 
 from generation import images, policies, sources
 from generation.images import ImageError
-from generation.models import Policy, SamplingPlan, Source, Split, Task
+from generation.models import Policy, Project, SamplingPlan, Source, Split, Task
 from generation.sources import SourceError
 
 
+class ProjectField(forms.ModelChoiceField):
+    """The project something is made in, among those given; with one there is nothing to choose."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(Project.objects.none(), **({"empty_label": None} | kwargs))
+
+    @staticmethod
+    def offer(form: forms.Form, projects: QuerySet[Project]) -> None:
+        field = form.fields["project"]
+        assert isinstance(field, ProjectField)
+        field.queryset = projects
+        if len(found := list(projects[:2])) < 2:
+            field.widget = forms.HiddenInput()
+            field.required = False
+            field.initial = found[0] if found else None
+
+    def clean(self, value: Any) -> Any:
+        return super().clean(value) or self.initial
+
+
 class SourceFilter(forms.Form):
+    project = ProjectField(required=False, empty_label="Every project", to_field_name="slug")
     task = forms.ModelChoiceField(
         Task.objects.all(), to_field_name="slug", required=False, empty_label="Every task"
     )
     split = forms.ChoiceField(choices=[("", "Train and holdout"), *Split.choices], required=False)
     q = forms.CharField(label="Prompt has", required=False)
 
+    def __init__(self, *args: Any, projects: QuerySet[Project], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if projects[:2].count() > 1:
+            ProjectField.offer(self, projects)
+        else:
+            del self.fields["project"]
+
 
 class SourceForm(forms.Form):
     """A picture, its mask and a prompt; the errors stand at the field that can be mended."""
 
+    project = ProjectField(help_text="Only its members will see the picture.")
     task = forms.ModelChoiceField(Task.objects.active(), empty_label=None)
     image = forms.FileField(
         label="Picture",
@@ -44,6 +73,10 @@ class SourceForm(forms.Form):
     tags = forms.CharField(required=False, help_text="Words, separated by commas.")
     licence = forms.CharField(required=False, max_length=120)
     attribution = forms.CharField(required=False, max_length=300)
+
+    def __init__(self, *args: Any, projects: QuerySet[Project], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        ProjectField.offer(self, projects)
 
     def clean_image(self) -> Any:
         return self._decoded("image", images.decode)
@@ -74,6 +107,7 @@ class SourceForm(forms.Form):
                 licence=data["licence"],
                 attribution=data["attribution"],
                 user=user,
+                project=data["project"],
             )
         except ImageError as error:
             self.add_error("mask", str(error))

@@ -393,3 +393,9 @@ class Candidate(models.Model):
 
     def __str__(self) -> str:
         return f"candidate {self.set_id}/{self.index}"
+
+
+# Django finds an app's models here; these have a module of their own.
+from generation.people import AuditEntry, Scope, Token, Verb  # noqa: E402
+
+__all__ = ["AuditEntry", "Scope", "Token", "Verb"]

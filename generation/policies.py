@@ -7,10 +7,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+from django.contrib.auth.models import User
 from django.db import transaction
 from django.utils import timezone
 
-from generation.models import Policy
+from generation import audit
+from generation.models import Policy, Verb
 
 COMPONENTS = (
     "transformer",
@@ -91,8 +93,11 @@ def register(
 
 
 @transaction.atomic
-def activate(policy: Policy) -> None:
-    """Let the next candidates come from this policy; the one that was active retires."""
+def activate(policy: Policy, *, actor: User | None = None) -> None:
+    """Let the next candidates come from this policy; the one that was active retires.
+
+    Without an actor a round promotes it.
+    """
     # Two who activate at once wait for each other here, and the later one wins.
     locked = {row.pk: row for row in Policy.objects.select_for_update().order_by("pk")}
     if policy.pk not in locked:
@@ -100,9 +105,17 @@ def activate(policy: Policy) -> None:
     if locked[policy.pk].kind == Policy.Kind.EXTERNAL:
         raise PolicyError(f"“{policy}” is an external system: nothing can be generated with it.")
     if locked[policy.pk].state != Policy.State.ACTIVE:
+        before = [row.name for row in locked.values() if row.state == Policy.State.ACTIVE]
         Policy.objects.filter(state=Policy.State.ACTIVE).update(state=Policy.State.RETIRED)
         Policy.objects.filter(pk=policy.pk).update(
             state=Policy.State.ACTIVE, promoted_at=timezone.now()
+        )
+        audit.record(
+            actor=actor,
+            verb=Verb.POLICY_ACTIVE,
+            thing=policy,
+            before={"active": before},
+            after={"active": [policy.name]},
         )
     policy.refresh_from_db()
 

@@ -57,6 +57,17 @@ def task_named(slug: str) -> Task:
     return task
 
 
+def project_named(slug: str) -> Project:
+    project = Project.objects.filter(slug=slug).first()
+    if project is None:
+        known = ", ".join(Project.objects.values_list("slug", flat=True)) or "none yet"
+        raise SourceError(
+            f"There is no project “{slug}”. Known projects: {known}. New ones are made on the page "
+            "Projects."
+        )
+    return project
+
+
 def split_of(sha256: str) -> Split:
     """Train or held out, drawn from a picture's hash: no picture is ever in both."""
     return Split.HOLDOUT if int(sha256[:8], 16) < HOLDOUT_SHARE * 2**32 else Split.TRAIN
@@ -168,6 +179,7 @@ def import_sources(
     tags: Mapping[str, str] | None = None,
     dry_run: bool = False,
     user: User | None = None,
+    project: Project | None = None,
     progress: Callable[[Report], None] | None = None,
 ) -> Report:
     """Every row of `path` that is good becomes a source; the others are reported with a reason.
@@ -179,7 +191,7 @@ def import_sources(
     for row in _rows(path):
         report.rows += 1
         try:
-            created = _import_row(row, task, prompt, tags or {}, dry_run, user)
+            created = _import_row(row, task, prompt, tags or {}, dry_run, user, project)
         except (ImageError, SourceError) as error:
             report.refused.append((row.name, str(error)))
         else:
@@ -201,6 +213,7 @@ def _import_row(
     tags: Mapping[str, str],
     dry_run: bool,
     user: User | None,
+    project: Project | None,
 ) -> bool:
     """True when the row is a new source."""
     if isinstance(row, Refusal):
@@ -212,7 +225,7 @@ def _import_row(
     if row.mask is not None and task.needs_mask:
         mask = images.decode_mask(row.mask, name=row.mask_name)
     if dry_run:
-        return _would_be_new(row, task, image, mask, prompt)
+        return _would_be_new(row, task, image, mask, prompt, project)
     _, created = add_source(
         task=task,
         image=image,
@@ -223,6 +236,7 @@ def _import_row(
         licence=row.licence,
         attribution=row.attribution,
         user=user,
+        project=project,
         image_name=row.image_name,
         mask_name=row.mask_name,
     )
@@ -230,10 +244,16 @@ def _import_row(
 
 
 def _would_be_new(
-    row: Row, task: Task, image: Pillow.Image | None, mask: Pillow.Image | None, prompt: str
+    row: Row,
+    task: Task,
+    image: Pillow.Image | None,
+    mask: Pillow.Image | None,
+    prompt: str,
+    project: Project | None,
 ) -> bool:
     picture, area = _pictures(task, image, mask, row.image_name, row.mask_name)
     return not Source.objects.filter(
+        project=project or default_project(),
         task=task,
         image__sha256=images.sha256_of(picture),
         mask__sha256=images.sha256_of(area),

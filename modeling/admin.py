@@ -4,6 +4,7 @@ from django.contrib import admin
 from django.db import models
 from django.http import HttpRequest
 
+from generation.access import user_of
 from modeling.models import Evaluation, RewardModel, Round, RoundStep, Snapshot, TrainingRun
 
 
@@ -53,7 +54,7 @@ class RewardModelAdmin(admin.ModelAdmin):
         if len(chosen) != 1:
             self.message_user(request, "Choose one reward model.", level="error")
             return
-        activate_reward(chosen[0])
+        activate_reward(chosen[0], actor=user_of(request))
         self.message_user(request, f"'{chosen[0]}' rewards the next policies.")
 
 

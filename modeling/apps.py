@@ -6,4 +6,4 @@ class ModelingConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from modeling import checks  # noqa: F401
+        from modeling import checks, pictures  # noqa: F401

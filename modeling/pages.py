@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from generation.models import Image, Policy, Source
+from django.db.models import QuerySet
+
+from generation.models import Image, Policy, Project, Source
 from generation.ownership import JobState
 from modeling.charts import Chart, line_chart
 from modeling.models import Evaluation, EvaluationPair, Round, RoundStep, TrainingRun
@@ -46,8 +48,13 @@ def lineage(policy: Policy) -> list[Policy]:
     return chain[::-1]
 
 
-def filmstrip(policy: Policy, *, most: int = 24) -> Filmstrip:
-    """Rows are held-out sources, columns the lineage's policies; the worst regressions first."""
+def filmstrip(
+    policy: Policy, *, projects: QuerySet[Project] | None = None, most: int = 24
+) -> Filmstrip:
+    """Rows are held-out sources, columns the lineage's policies; the worst regressions first.
+
+    Sources of other projects than those given are left out.
+    """
     chain = lineage(policy)
     found: dict[tuple[int, int], dict[int, tuple[Image, float | None]]] = defaultdict(dict)
     sources: dict[tuple[int, int], Source] = {}
@@ -56,6 +63,8 @@ def filmstrip(policy: Policy, *, most: int = 24) -> Filmstrip:
         .select_related("source__task", "source__image", "image", "parent_image", "evaluation")
         .order_by("evaluation_id")
     )
+    if projects is not None:
+        pairs = pairs.filter(source__project__in=projects)
     for pair in pairs:
         key = (pair.source_id, pair.seed)
         sources[key] = pair.source

@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from django.contrib.auth.models import User
 from django.db import DatabaseError, connections, transaction
 
 from annotation import campaigns
 from annotation.models import Campaign, Criterion, Judgment, JudgmentQuerySet
 from annotation.queue import judged_share
-from generation import candidates, policies
-from generation.models import GenerationRun, Source, Split, Task
+from generation import audit, candidates, policies
+from generation.models import GenerationRun, Source, Split, Task, Verb, default_project
 from generation.ownership import Job, JobState, LeaseLost
 from modeling import evaluation, gates, round_config, runs, snapshots
 from modeling.models import Evaluation, RewardModel, Round, RoundStep, Snapshot, TrainingRun
@@ -63,17 +64,22 @@ class Work:
 # --- generate ---
 
 
+# A round labels and evaluates the sources of the default project: its campaign belongs to one
+# project, and nobody else may see the pictures.
+
+
 def tasks_of(round_: Round) -> list[Task]:
     """Active tasks that have training sources and something to ask."""
     asked = Criterion.objects.filter(dimension__active=True).values("task")
-    trainable = Source.objects.train().values("task")
+    trainable = Source.objects.train().filter(project=default_project()).values("task")
     return list(Task.objects.active().filter(pk__in=asked).filter(pk__in=trainable))
 
 
 def _pick(task: Task, count: int, split: Split, seed: int) -> list[Source]:
-    if not count or not Source.objects.filter(task=task, split=split).exists():
+    mine = Source.objects.filter(task=task, split=split, project=default_project())
+    if not count or not mine.exists():
         return []
-    return candidates.pick_sources(task, count, split, seed)
+    return candidates.pick_sources(task, count, split, seed, project=default_project())
 
 
 def generate(work: Work) -> dict[str, Any]:
@@ -378,12 +384,23 @@ def promote(work: Work) -> dict[str, Any]:
 
 
 @transaction.atomic
-def activate_reward(model: RewardModel) -> None:
-    """Let the next policies be rewarded by this model; the one that was active retires."""
+def activate_reward(model: RewardModel, *, actor: User | None = None) -> None:
+    """Let the next policies be rewarded by this model; the one that was active retires.
+
+    Without an actor a round promotes it.
+    """
     list(RewardModel.objects.select_for_update().order_by("pk"))
     active = RewardModel.objects.filter(state=RewardModel.State.ACTIVE).exclude(pk=model.pk)
+    before = list(active.values_list("name", flat=True))
     active.update(state=RewardModel.State.RETIRED)
     RewardModel.objects.filter(pk=model.pk).update(state=RewardModel.State.ACTIVE)
+    audit.record(
+        actor=actor,
+        verb=Verb.REWARD_ACTIVE,
+        thing=model,
+        before={"active": before},
+        after={"active": [model.name]},
+    )
     model.refresh_from_db()
 
 

