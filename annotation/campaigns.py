@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import IntegrityError, transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
@@ -13,6 +14,7 @@ from annotation.errors import Refused
 from annotation.models import Campaign, Criterion, Dimension, Item, Wording
 from generation.access import projects_of
 from generation.models import (
+    Candidate,
     CandidateSet,
     GenerationRun,
     Project,
@@ -22,9 +24,14 @@ from generation.models import (
 )
 
 if TYPE_CHECKING:
-    from django.contrib.auth.models import User
+    from django.contrib.auth.models import Group, User
 
 BATCH = 2000
+# A candidate that was copied into a pair for a comparison names its original under this key.
+COPY = "copied_from"
+NOTHING = (
+    "There are no candidate sets to judge here. Generate candidates first, or choose other tasks."
+)
 
 # Which state a campaign may go to from which.
 MOVES: dict[str, tuple[str, ...]] = {
@@ -35,10 +42,17 @@ MOVES: dict[str, tuple[str, ...]] = {
 }
 
 
+class Entry(NamedTuple):
+    """What becomes an item: a set, or those of its candidates whose indexes are given."""
+
+    set: CandidateSet
+    shown: Sequence[int] = ()
+
+
 def open_campaign(
     *,
     name: str,
-    sets: Iterable[CandidateSet],
+    sets: Iterable[CandidateSet | Entry],
     tasks: Sequence[Task] | None = None,
     dimensions: Sequence[Dimension] | None = None,
     overlap: int = 1,
@@ -50,11 +64,14 @@ def open_campaign(
     state: str = Campaign.State.OPEN,
     seed: int | None = None,
     project: Project | None = None,
+    groups: Iterable[Group] | None = None,
+    may_be_empty: bool = False,
     **settings: Any,
 ) -> Campaign:
     """Make a campaign about these sets; `seed` fixes the order in which they are handed out.
 
-    `settings` are further fields of the campaign, e.g. `gold_rate=0.1`.
+    `settings` are further fields of the campaign, e.g. `gold_rate=0.1`. With `may_be_empty` the
+    sets may come later.
 
     Sets that are still being made may be among them: the queue hands out those that are ready.
     """
@@ -83,30 +100,44 @@ def open_campaign(
         campaign.tasks.set(tasks or [])
         campaign.dimensions.set(dimensions or [])
         campaign.members.set(members or [])
-        if not add_sets(campaign, sets, seed=seed):
-            raise Refused(
-                "There are no candidate sets to judge here. Generate candidates first, or choose "
-                "other tasks."
-            )
+        campaign.groups.set(groups or [])
+        if not add_sets(campaign, sets, seed=seed) and not may_be_empty:
+            raise Refused(NOTHING)
     return campaign
 
 
-def add_sets(campaign: Campaign, sets: Iterable[CandidateSet], *, seed: int | None = None) -> int:
+def add_sets(
+    campaign: Campaign, sets: Iterable[CandidateSet | Entry], *, seed: int | None = None
+) -> int:
     """Put sets into the campaign's queue; those already in it stay where they are."""
     draw: random.Random = random.SystemRandom() if seed is None else random.Random(seed)
+    before = campaign.items.count()
+    with transaction.atomic():
+        entries = judgeable(campaign, sets)
+        while batch := list(islice(entries, BATCH)):
+            Item.objects.bulk_create(
+                (
+                    Item(
+                        campaign=campaign,
+                        set=entry.set,
+                        shown=list(entry.shown),
+                        position=draw.random(),
+                    )
+                    for entry in batch
+                ),
+                ignore_conflicts=True,
+            )
+        return campaign.items.count() - before
+
+
+def judgeable(campaign: Campaign, sets: Iterable[CandidateSet | Entry]) -> Iterator[Entry]:
+    """The entries one by one, each checked; Refused at the first that cannot be judged here."""
     tasks = {task.pk: task for task in tasks_of(campaign)}
     judged: set[int] = set()
-    before = campaign.items.count()
-    batch: list[Item] = []
-    with transaction.atomic():
-        for candidate_set in sets:
-            _require_judgeable(campaign, candidate_set, tasks, judged)
-            batch.append(Item(campaign=campaign, set=candidate_set, position=draw.random()))
-            if len(batch) == BATCH:
-                Item.objects.bulk_create(batch, ignore_conflicts=True)
-                batch.clear()
-        Item.objects.bulk_create(batch, ignore_conflicts=True)
-        return campaign.items.count() - before
+    for one in sets:
+        entry = one if isinstance(one, Entry) else Entry(one)
+        _require_judgeable(campaign, entry.set, tasks, judged)
+        yield entry
 
 
 def _require_judgeable(
@@ -116,6 +147,11 @@ def _require_judgeable(
         raise Refused(
             f"The candidates of set {candidate_set.pk} could not be made, so there is nothing to "
             "show. Generate them again, or leave the set out."
+        )
+    if candidate_set.source.project_id != campaign.project_id:
+        raise Refused(
+            f"Set {candidate_set.pk} belongs to another project than “{campaign}”, whose people "
+            "may not see it. Make a campaign in that project, or leave the set out."
         )
     task = tasks.get(candidate_set.source.task_id)
     if task is None:
@@ -133,13 +169,25 @@ def _require_judgeable(
 
 
 def ready_sets(
-    tasks: Iterable[Task], *, run: GenerationRun | None = None
+    tasks: Iterable[Task], *, run: GenerationRun | None = None, project: Project | None = None
 ) -> QuerySet[CandidateSet]:
-    """The sets that can be judged, of these tasks and, where given, of one generation run."""
-    sets = CandidateSet.objects.ready().filter(source__task__in=tasks)
+    """The sets that can be judged, of these tasks and, where given, of one run or project.
+
+    Pairs that were put together for a comparison are left out: their pictures are in other sets.
+    """
+    copies = Candidate.objects.filter(set=OuterRef("pk"), versions__has_key=COPY)
+    sets = CandidateSet.objects.ready().filter(~Exists(copies), source__task__in=tasks)
     if run is not None:
         sets = sets.filter(run=run)
+    if project is not None:
+        sets = sets.filter(source__project=project)
     return sets.select_related("source__task").order_by("pk")
+
+
+def draw_order(item: Item) -> list[int]:
+    """The candidates to show, by index, in a random order from left to right."""
+    indexes = item.shown or list(item.set.candidates.values_list("index", flat=True))
+    return random.SystemRandom().sample(indexes, len(indexes))
 
 
 def tasks_of(campaign: Campaign) -> list[Task]:

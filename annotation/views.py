@@ -15,11 +15,12 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.cache import patch_vary_headers
 from django.utils.formats import date_format
+from django.utils.safestring import SafeString
 from django.views.decorators.cache import cache_control, never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from annotation import judgments, outlines, queue
-from annotation.campaigns import criteria_for, for_annotator
+from annotation import guides, judgments, outlines, queue
+from annotation.campaigns import criteria_for, draw_order, for_annotator
 from annotation.errors import Refused
 from annotation.forms import (
     SKIP_REASONS,
@@ -28,7 +29,7 @@ from annotation.forms import (
     read_submission,
     show_answers,
 )
-from annotation.models import Assignment, Campaign, Criterion, Wording
+from annotation.models import Assignment, Campaign, Criterion, Item, Wording
 from generation import images
 from generation.models import CandidateSet, Image
 
@@ -46,6 +47,10 @@ class Question:
     required: bool
     best: str
     worst: str
+
+    @property
+    def guide(self) -> SafeString:
+        return guides.render(self.wording.guideline)
 
 
 @require_GET
@@ -102,6 +107,8 @@ def _submit(request: HttpRequest, mine: Assignment) -> HttpResponseBase:
     except Refused as error:
         mine.refresh_from_db()
         return _page(request, mine, _posted(request.POST), error=error)
+    if mine.kind == Assignment.Kind.PRACTICE:
+        return redirect("annotation:feedback", mine.pk)
     return _go_on(request, campaign)
 
 
@@ -194,6 +201,7 @@ def _page(
     held: Mapping[str, tuple[str, str]],
     *,
     error: Refused | None = None,
+    preview: bool = False,
 ) -> HttpResponse:
     user, campaign, source = _user(request), mine.item.campaign, mine.set.source
     by_index = {c.index: c for c in mine.set.candidates.select_related("image")}
@@ -205,6 +213,7 @@ def _page(
     context = {
         "turn": mine,
         "campaign": campaign,
+        "guideline": guides.render(campaign.guideline),
         "task": source.task,
         "source": source,
         "prompt": "" if source.task.fixed_prompt else source.prompt,
@@ -214,6 +223,7 @@ def _page(
         "submission": submission or uuid.uuid4(),
         "reasons": SKIP_REASONS,
         "error": error,
+        "preview": preview,
         "today": today,
         "done": done,
         "wanted": wanted,
@@ -282,3 +292,18 @@ def _render(
     response = render(request, template, context, status=status)
     patch_vary_headers(response, ["HX-Request"])
     return response
+
+
+def preview_page(request: HttpRequest, campaign: Campaign, item: Item) -> HttpResponse:
+    """The labelling page of an item as an annotator sees it; nothing is stored, now or later."""
+    item.campaign = campaign
+    turn = Assignment(
+        pk=0,  # no turn has this id, so that nothing on the page can be submitted
+        item=item,
+        set=item.set,
+        annotator=_user(request),
+        slot=0,
+        order=draw_order(item),
+        lease_until=timezone.now(),
+    )
+    return _page(request, turn, {}, preview=True)
