@@ -38,6 +38,11 @@ class SomeFixed(forms.CheckboxSelectMultiple):
         return option
 
 
+PER_ITEM = {
+    Purpose.PREFERENCE: lazy("People per set"),
+    Purpose.COMPARISON: lazy("People per pair"),
+    Purpose.RATING: lazy("People per picture"),
+}
 NEWCOMER = ("name", "project", "tasks", "overlap")
 GROUPS: list[tuple[Any, tuple[str, ...]]] = [
     (lazy("What is asked"), ("dimensions", "guideline", "one_at_a_time")),
@@ -59,7 +64,7 @@ WITH_DEFAULT = [
 
 
 class CampaignForm(forms.ModelForm):
-    """A campaign's settings; `user_projects` are those that the person manages."""
+    """A campaign's settings; `projects` are those that the person manages."""
 
     tasks = TaskField(
         Task.objects.none(),
@@ -100,7 +105,6 @@ class CampaignForm(forms.ModelForm):
             "editable",
         ]
         labels = {
-            "overlap": lazy("People per set"),
             "daily_limit": lazy("Most sets per person and day"),
             "gold_rate": lazy("Gold rate"),
             "repeat_rate": lazy("Repeat rate"),
@@ -115,7 +119,7 @@ class CampaignForm(forms.ModelForm):
         }
         help_texts = {
             "name": lazy("How people will know it."),
-            "overlap": lazy("More people per set show how well they agree."),
+            "overlap": lazy("More people show how well they agree."),
             "dimensions": lazy("None chosen: every active dimension of each task."),
             "guideline": lazy("Shown beside the pictures; Markdown. May stay empty."),
             "members": lazy(
@@ -178,6 +182,7 @@ class CampaignForm(forms.ModelForm):
         if self.queued:
             self.fields["tasks"].required = False
         self.projects = projects
+        self.fields["overlap"].label = PER_ITEM[self.instance.purpose]
 
     def _rows(self, name: str, rows: QuerySet[Any]) -> None:
         field = self.fields[name]

@@ -70,9 +70,7 @@ def feedback(request: HttpRequest, assignment_id: int) -> HttpResponseBase:
         }
         for place, index in enumerate(turn.order, start=1)
     ]
-    htmx = request.htmx  # type: ignore[attr-defined]
     context = {
-        "base": "annotation/fragment.html" if htmx else "base.html",
         "turn": turn,
         "campaign": turn.item.campaign,
         "task": turn.set.source.task,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
-from django.db.models import Count
+from django.db.models import Count, QuerySet, Value
 
 from annotation.campaigns import criteria_for
-from annotation.models import Assignment, Campaign, Dimension, Judgment
+from annotation.models import Assignment, Campaign, Dimension, Judgment, Rating
 from generation.models import CandidateSet, Task
 
 
@@ -60,13 +61,7 @@ def coverage(campaign: Campaign) -> Coverage:
         .annotate(n=Count("pk"))
     )
     counted: dict[tuple[int, int], Counter[str]] = {}
-    outcomes = (
-        Judgment.objects.current()
-        .filter(assignment__item__campaign=campaign)
-        .values_list("set__source__task", "dimension", "outcome")
-        .annotate(n=Count("pk"))
-    )
-    for task_id, dimension_id, outcome, n in outcomes:
+    for task_id, dimension_id, outcome, n in _outcomes(campaign):
         counted.setdefault((task_id, dimension_id), Counter())[outcome] = n
     tasks = list(Task.objects.filter(pk__in=sets))
     asked = {task.pk: criteria_for(campaign, task) for task in tasks}
@@ -82,6 +77,20 @@ def coverage(campaign: Campaign) -> Coverage:
         ]
         rows.append(Row(task, sets[task.pk], cells))
     return Coverage(list(dimensions.values()), rows)
+
+
+def _outcomes(campaign: Campaign) -> QuerySet[Any, tuple[int, int, str, int]]:
+    """How often each task got each outcome on each dimension, in the turns that count."""
+    turns = {"assignment__item__campaign": campaign, "assignment__kind": Assignment.Kind.WORK}
+    if campaign.purpose == Campaign.Purpose.RATING:
+        ratings = Rating.objects.filter(
+            **turns, dimension__isnull=False, assignment__state=Assignment.State.SUBMITTED
+        )
+        return ratings.values_list(
+            "assignment__set__source__task", "dimension", Value(Judgment.Outcome.PICKED.value)
+        ).annotate(n=Count("pk"))
+    judged = Judgment.objects.current().filter(**turns)
+    return judged.values_list("set__source__task", "dimension", "outcome").annotate(n=Count("pk"))
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from django.utils.formats import date_format
 from django.utils.safestring import SafeString
 from django.views.decorators.cache import cache_control, never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django_htmx.http import HttpResponseClientRedirect
 
 from annotation import guides, judgments, outlines, queue
 from annotation.campaigns import criteria_for, draw_order, for_annotator
@@ -108,7 +109,9 @@ def _submit(request: HttpRequest, mine: Assignment) -> HttpResponseBase:
         mine.refresh_from_db()
         return _page(request, mine, _posted(request.POST), error=error)
     if mine.kind == Assignment.Kind.PRACTICE:
-        return redirect("annotation:feedback", mine.pk)
+        # A page of its own, with a style of its own: never swapped into this one.
+        shown = reverse("annotation:feedback", args=[mine.pk])
+        return HttpResponseClientRedirect(shown) if request.htmx else redirect(shown)  # type: ignore[attr-defined]
     return _go_on(request, campaign)
 
 

@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from annotation import campaigns, contents, progress
 from annotation.errors import Refused
-from annotation.models import Assignment, Campaign, Criterion, Dimension, Item
+from annotation.models import Assignment, Campaign, Criterion, Dimension, Item, Rating
 from generation.models import CandidateSet, Membership, Project, Role, Task
 from tests.annotation.factories import (
     claim,
@@ -262,6 +262,23 @@ class TestSettings:
         made = Campaign.objects.get()
         assert made.purpose == "rating"
         assert sorted(made.items.values_list("shown", flat=True)) == [[0], [1], [2]]
+
+    def test_its_coverage_counts_ratings(self) -> None:
+        task = make_judged_task(1)
+        one = make_set(make_source(task), size=2)
+        campaign = make_campaign(
+            task=task, sets=[campaigns.Entry(one, [1])], purpose="rating", overlap=2
+        )
+        turn = claim(make_user(), campaign)
+        Assignment.objects.filter(pk=turn.pk).update(state="submitted", submitted_at=timezone.now())
+        [dimension] = campaigns.dimensions_for(campaign, task)
+        candidate = one.candidates.get(index=1)
+        for about, value in ((dimension, 4), (None, 1)):
+            Rating.objects.create(
+                assignment=turn, candidate=candidate, dimension=about, value=value
+            )
+        [row] = progress.coverage(campaign).rows
+        assert [(cell.judged, cell.wanted) for cell in row.cells if cell] == [(1, 2)]
 
     def test_it_asks_for_a_project_only_where_there_is_a_choice(self, manager: Client) -> None:
         task = make_judged_task()

@@ -31,8 +31,8 @@ def campaign() -> Campaign:
     return make_campaign(name="Spring")
 
 
-def invite(campaign: Campaign, boss: User, **fields: int) -> tuple[Invitation, str]:
-    invitation, secret = members.invite(campaign=campaign, by=boss, **fields)
+def invite(campaign: Campaign, boss: User) -> tuple[Invitation, str]:
+    invitation, secret = members.invite(campaign=campaign, by=boss)
     return invitation, f"/join/{secret}/"
 
 

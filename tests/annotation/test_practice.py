@@ -181,7 +181,7 @@ class TestPages:
 
     def post(self, client: Client, turn: Assignment, best: int = 0, worst: int = 1) -> Any:
         place = {index: number for number, index in enumerate(turn.order, start=1)}
-        data = {}
+        data: dict[str, int] = {}
         for slug in slugs(turn):
             data |= {f"best-{slug}": place[best], f"worst-{slug}": place[worst]}
         return client.post(f"/label/{turn.pk}/", data)
