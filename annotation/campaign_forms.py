@@ -14,7 +14,8 @@ from django.utils.translation import gettext_lazy as lazy
 
 from annotation import contents
 from annotation.models import Campaign, Criterion, Dimension
-from generation.models import CandidateSet, Project, Task
+from generation.access import may
+from generation.models import CandidateSet, Project, Role, Task
 
 Purpose = Campaign.Purpose
 
@@ -242,6 +243,7 @@ class CampaignForm(forms.ModelForm):
             )
         if self.instance.purpose == Purpose.RATING:
             self._clean_rating(cleaned)
+        self._clean_members(cleaned)
         self._clean_questions(cleaned)
         return cleaned
 
@@ -250,6 +252,26 @@ class CampaignForm(forms.ModelForm):
         for name in ("gold_rate", "practice_sets"):
             if cleaned.get(name):
                 self.add_error(name, reason)
+
+    def _clean_members(self, cleaned: dict[str, Any]) -> None:
+        project = cleaned.get("project") or (
+            self.instance.project if self.instance.pk else self.projects.first()
+        )
+        before = set(self.instance.members.all()) if self.instance.pk else set()
+        outside = [
+            user.get_username()
+            for user in cleaned.get("members") or ()
+            if user not in before and not may(user, project, Role.ANNOTATOR)
+        ]
+        if outside:
+            self.add_error(
+                "members",
+                _(
+                    "Not in the project “%(project)s”, so they may not judge its pictures: "
+                    "%(names)s. Send them an invitation link instead."
+                )
+                % {"project": project, "names": ", ".join(outside)},
+            )
 
     def _clean_questions(self, cleaned: dict[str, Any]) -> None:
         tasks = list(cleaned.get("tasks") or ())

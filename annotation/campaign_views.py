@@ -27,7 +27,7 @@ from generation.access import may, projects_of, require
 from generation.models import CandidateSet, Project, Role
 
 View = Callable[..., HttpResponseBase]
-VERBS = {"open": "Open", "paused": "Pause", "closed": "Close"}
+VERBS = {"open": lazy("Open"), "paused": lazy("Pause"), "closed": lazy("Close")}
 Purpose = Campaign.Purpose
 PURPOSES = {
     "preference": (lazy("Best and worst"), lazy("of each set, per dimension; the loop learns it")),
@@ -83,7 +83,7 @@ def campaigns(request: HttpRequest) -> HttpResponseBase:
 def _managed(request: HttpRequest) -> QuerySet[Project]:
     found = projects_of(user_of(request), Role.MANAGER)
     if not found.exists():
-        raise PermissionDenied("Campaigns are run by managers. Ask one to make you a manager.")
+        raise PermissionDenied(_("Campaigns are run by managers. Ask one to make you a manager."))
     return found
 
 
@@ -248,7 +248,7 @@ def guide(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
     manages = may(user, found.project, Role.MANAGER)
     if not manages and not admits(found, user):
         raise PermissionDenied(
-            "This campaign has a list of members and you are not on it. Ask whoever runs it."
+            _("This campaign has a list of members and you are not on it. Ask whoever runs it.")
         )
     context = head(found, "guide") | {
         "manages": manages,

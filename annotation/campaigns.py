@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import IntegrityError, transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy as lazy
 
 from annotation.errors import Refused
 from annotation.models import Campaign, Criterion, Dimension, Item, Wording
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 BATCH = 2000
 # A candidate that was copied into a pair for a comparison names its original under this key.
 COPY = "copied_from"
-NOTHING = (
+NOTHING = lazy(
     "There are no candidate sets to judge here. Generate candidates first, or choose other tasks."
 )
 
@@ -102,7 +104,7 @@ def open_campaign(
         campaign.members.set(members or [])
         campaign.groups.set(groups or [])
         if not add_sets(campaign, sets, seed=seed) and not may_be_empty:
-            raise Refused(NOTHING)
+            raise Refused(str(NOTHING))
     return campaign
 
 
@@ -150,8 +152,11 @@ def _require_judgeable(
         )
     if candidate_set.source.project_id != campaign.project_id:
         raise Refused(
-            f"Set {candidate_set.pk} belongs to another project than “{campaign}”, whose people "
-            "may not see it. Make a campaign in that project, or leave the set out."
+            _(
+                "Set %(set)s belongs to another project than “%(campaign)s”, whose people may not "
+                "see it. Make a campaign in that project, or leave the set out."
+            )
+            % {"set": candidate_set.pk, "campaign": campaign}
         )
     task = tasks.get(candidate_set.source.task_id)
     if task is None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
+from django.utils.translation import gettext as _
 
 from annotation.campaigns import COPY, Entry, open_campaign
 from annotation.errors import Refused
@@ -59,7 +60,9 @@ def find_pairs(
 ) -> list[Pair]:
     """A pair for every source of which both have a finished candidate, in the sources' order."""
     if a == b:
-        raise Refused(f"“{a}” cannot be compared with itself: choose two different policies.")
+        raise Refused(
+            _("“%(a)s” cannot be compared with itself: choose two different policies.") % {"a": a}
+        )
     rows = (
         Candidate.objects.filter(
             policy__in=[a, b],
@@ -191,7 +194,8 @@ def open_comparison(
 
 
 def nothing_in_common(a: Policy, b: Policy) -> str:
-    return (
-        f"“{a}” and “{b}” have no source of these tasks in common, so there is nothing to compare. "
-        "Generate or import candidates of both for the same sources, or choose other tasks."
-    )
+    return _(
+        "“%(a)s” and “%(b)s” have no source of these tasks in common, so there is nothing to "
+        "compare. Generate or import candidates of both for the same sources, or choose other "
+        "tasks."
+    ) % {"a": a, "b": b}

@@ -12,6 +12,7 @@ from django.db import transaction
 from django.db.models import Exists, F, OuterRef, QuerySet
 from django.db.models.functions import Floor
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from annotation.campaigns import (
     NOTHING,
@@ -114,7 +115,7 @@ def create(
         made = open_campaign(sets=(), may_be_empty=True, **settings)
         added = add_sets(made, entries(made))
         if not added:
-            raise Refused(NOTHING)
+            raise Refused(str(NOTHING))
         transaction.set_rollback(dry_run)
     return made, added
 
@@ -196,7 +197,10 @@ def set_priority(*, campaign: Campaign, items: QuerySet[Item], priority: int) ->
     random. Items that were given back stay in front.
     """
     if not -MOST <= priority <= MOST:
-        raise Refused(f"A priority of {priority} is not possible: choose −{MOST} to {MOST}.")
+        raise Refused(
+            _("A priority of %(wished)s is not possible: choose −%(most)s to %(most)s.")
+            % {"wished": priority, "most": MOST}
+        )
     movable = items.filter(campaign=campaign, position__gte=1 - Item.RETURNED)
     return movable.update(position=F("position") - Floor("position") - priority)
 

@@ -1,8 +1,10 @@
 import re
+import threading
 from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import Group, User
+from django.db import connection, transaction
 from django.test import Client
 from django.utils import timezone
 
@@ -293,6 +295,18 @@ class TestSettings:
         made = Campaign.objects.get()
         assert (made.project, list(made.sets.all())) == (other, [mine])
 
+    def test_its_members_belong_to_its_project(self, manager: Client) -> None:
+        task = make_judged_task()
+        other = Project.objects.create(slug="other", name="Other")
+        boss = User.objects.get(username="boss")
+        Membership.objects.create(project=other, user=boss, role=Role.MANAGER)
+        make_set(make_source(task, project=other))
+        ann = make_user("ann")
+        said = self.settings(task, project=other.pk, members=[ann.pk])
+        response = manager.post("/campaigns/new/", said)
+        assert "may not judge its pictures: ann" in response.content.decode()
+        assert not Campaign.objects.exists()
+
     def test_it_offers_and_takes_no_project_of_others(self, manager: Client) -> None:
         task = make_judged_task()
         other = Project.objects.create(slug="other", name="Other")
@@ -428,21 +442,38 @@ class TestContents:
         assert campaign.items.filter(pk=held.item_id).exists()
         assert CandidateSet.objects.count() == 4
 
-    def test_it_leaves_what_somebody_is_claiming_at_this_moment(self, manager: Client) -> None:
+    def test_it_leaves_what_somebody_had_before(self, manager: Client) -> None:
         campaign = make_campaign(sets=3)
-        item = campaign.items.first()
-        assert item is not None
-        Assignment.objects.create(
-            item=item,
-            set=item.set,
-            annotator=make_user(),
-            slot=0,
-            order=[0, 1, 2, 3],
-            lease_until=timezone.now(),
-            state="expired",
-        )
+        turn = claim(make_user(), campaign)
+        Assignment.objects.filter(pk=turn.pk).update(state="expired")
         manager.post(f"/campaigns/{campaign.pk}/sets/", {"do": "take_out"})
-        assert list(campaign.items.all()) == [item]
+        assert list(campaign.items.all()) == [turn.item]
+
+    @pytest.mark.django_db(transaction=True)
+    def test_it_neither_waits_for_nor_takes_what_is_being_claimed(self) -> None:
+        campaign, user = make_campaign(sets=3), make_user()
+        claimed, taken_out = threading.Event(), threading.Event()
+        turns: list[int] = []
+
+        def work() -> None:
+            try:
+                with transaction.atomic():
+                    turns.append(claim(user, campaign).item_id)
+                    claimed.set()
+                    taken_out.wait(20)
+            finally:
+                connection.close()
+
+        worker = threading.Thread(target=work)
+        worker.start()
+        assert claimed.wait(20)
+        try:
+            assert contents.take_out(campaign=campaign) == 2
+        finally:
+            taken_out.set()
+            worker.join()
+        assert list(campaign.items.values_list("pk", flat=True)) == turns
+        assert Assignment.objects.get().item_id == turns[0]
 
     def test_it_hands_out_what_has_priority_first(self, manager: Client) -> None:
         first, second = make_judged_task(), make_judged_task()
