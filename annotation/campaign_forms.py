@@ -257,6 +257,8 @@ class CampaignForm(forms.ModelForm):
         project = cleaned.get("project") or (
             self.instance.project if self.instance.pk else self.projects.first()
         )
+        if project is None:
+            return  # the choice of the project is wrong already
         before = set(self.instance.members.all()) if self.instance.pk else set()
         outside = [
             user.get_username()

@@ -85,23 +85,19 @@ def find_pairs(
 
 
 def _choose(ours: Sequence[Candidate], theirs: Sequence[Candidate]) -> tuple[Candidate, Candidate]:
-    """Two of one set if there is one; else two made with the same noise; else the first of each."""
+    """Two of one set if there is one; else two made with the same noise; else the first of each.
+
+    A copy in a pair with a third policy comes after its original, so it is never chosen.
+    """
     sets = {candidate.set_id for candidate in ours} & {candidate.set_id for candidate in theirs}
     if sets:
         ours = [candidate for candidate in ours if candidate.set_id == min(sets)]
         theirs = [candidate for candidate in theirs if candidate.set_id == min(sets)]
-    else:
-        # Of a copy in a pair with a third policy the original is there too.
-        ours, theirs = _originals(ours), _originals(theirs)
     by_noise = {_noise(candidate): candidate for candidate in reversed(theirs)}
     for candidate in ours:
         if (other := by_noise.get(_noise(candidate))) is not None:
             return candidate, other
     return ours[0], theirs[0]
-
-
-def _originals(candidates: Sequence[Candidate]) -> Sequence[Candidate]:
-    return [one for one in candidates if COPY not in one.versions] or candidates
 
 
 def _noise(candidate: Candidate) -> tuple[int, int, int]:

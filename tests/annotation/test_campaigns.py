@@ -454,13 +454,14 @@ class TestContents:
         campaign, user = make_campaign(sets=3), make_user()
         claimed, taken_out = threading.Event(), threading.Event()
         turns: list[int] = []
+        in_time: list[bool] = []
 
         def work() -> None:
             try:
                 with transaction.atomic():
                     turns.append(claim(user, campaign).item_id)
                     claimed.set()
-                    taken_out.wait(20)
+                    in_time.append(taken_out.wait(20))
             finally:
                 connection.close()
 
@@ -472,6 +473,7 @@ class TestContents:
         finally:
             taken_out.set()
             worker.join()
+        assert in_time == [True]
         assert list(campaign.items.values_list("pk", flat=True)) == turns
         assert Assignment.objects.get().item_id == turns[0]
 
