@@ -3,13 +3,17 @@ from typing import Any
 from django import forms
 from django.contrib import admin
 from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString, mark_safe
 
-from annotation.forms import DimensionForm
+from annotation.forms import DimensionForm, ExampleForm
 from annotation.models import (
     Assignment,
     Campaign,
     Criterion,
     Dimension,
+    Example,
     Flag,
     Gold,
     Item,
@@ -54,6 +58,28 @@ class CriterionInline(admin.TabularInline):
     verbose_name_plural = "asked of these tasks"
 
 
+class ExampleInline(admin.TabularInline):
+    """Pictures that show what is good or bad; annotators see them in the guide."""
+
+    model = Example
+    form = ExampleForm
+    extra = 1
+    fields = ("thumbnail", "picture", "good", "caption", "order")
+    readonly_fields = ("thumbnail",)
+    verbose_name_plural = "example pictures"
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        return super().get_queryset(request).select_related("image")
+
+    @admin.display(description="now")
+    def thumbnail(self, example: Example) -> SafeString | str:
+        if example.image_id is None:
+            return "–"
+        address = reverse("generation:image", args=[example.image.sha256])
+        small = 'style="max-width: 96px; max-height: 96px"'
+        return format_html('<img src="{}?size=thumb" alt="" {}>', address, mark_safe(small))
+
+
 @admin.register(Dimension)
 class DimensionAdmin(admin.ModelAdmin):
     form = DimensionForm
@@ -71,7 +97,7 @@ class DimensionAdmin(admin.ModelAdmin):
             },
         ),
     ]
-    inlines = [CriterionInline, EarlierWordings]
+    inlines = [CriterionInline, ExampleInline, EarlierWordings]
 
     def save_model(
         self, request: HttpRequest, obj: Dimension, form: forms.ModelForm, change: bool
@@ -98,9 +124,9 @@ class CampaignAdmin(admin.ModelAdmin):
     list_display = ["name", "purpose", "state", "overlap", "simulated", "created_at"]
     list_filter = ["state", "purpose", "simulated"]
     search_fields = ["name"]
-    filter_horizontal = ["tasks", "dimensions", "members"]
-    readonly_fields = ["created_by", "created_at"]
-    exclude = ["gold_rate", "repeat_rate"]
+    readonly_fields = ["project", "purpose", "state", "simulated", "created_by", "created_at"]
+    # What is asked and how is set on the campaign's own pages, which check it.
+    fields = ["name", "project", "purpose", "state", "simulated", "created_by", "created_at"]
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         # A campaign needs its candidate sets, which the page /campaigns/new/ chooses.
@@ -142,7 +168,8 @@ class JudgmentAdmin(Facts):
 
 @admin.register(Gold)
 class GoldAdmin(admin.ModelAdmin):
-    list_display = ["set", "dimension", "best", "worst"]
+    list_display = ["set", "dimension", "best", "worst", "origin", "practice", "attention"]
+    list_filter = ["origin", "practice", "attention"]
     list_select_related = ["set", "dimension", "best", "worst"]
     raw_id_fields = ["set", "best", "worst"]
 

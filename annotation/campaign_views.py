@@ -2,33 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django.contrib import messages
 from django.contrib.auth.models import User
+from django.core.exceptions import PermissionDenied
 from django.db import transaction
-from django.db.models import Count, Q
+from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy as lazy
+from django.utils.translation import ngettext
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from annotation import progress, queue
-from annotation.campaigns import MOVES, change_state, open_campaign, ready_sets, tasks_of
-from annotation.campaigns import add_sets as put_in_queue
+from annotation import contents, guides, practice, progress, queue, views
+from annotation.campaign_forms import CampaignForm
+from annotation.campaigns import MOVES, admits, change_state, ready_sets, tasks_of
+from annotation.contents_forms import ContentsForm
 from annotation.errors import Refused
-from annotation.forms import CampaignForm
-from annotation.models import Assignment, Campaign
+from annotation.models import Assignment, Campaign, Item
 from generation import audit
-from generation.access import may, may_anywhere, needs, projects_of, require, user_of
-from generation.models import Role, Verb
+from generation.access import (
+    includes,
+    may,
+    may_anywhere,
+    needs,
+    projects_of,
+    require,
+    role_in,
+    user_of,
+)
+from generation.models import CandidateSet, Project, Role, Verb
 
-VERBS = {"open": "Open", "paused": "Pause", "closed": "Close"}
+View = Callable[..., HttpResponseBase]
+VERBS = {"open": lazy("Open"), "paused": lazy("Pause"), "closed": lazy("Close")}
+Purpose = Campaign.Purpose
+PURPOSES = {
+    "preference": (lazy("Best and worst"), lazy("of each set, per dimension; the loop learns it")),
+    "comparison": (lazy("Comparison"), lazy("of two policies or systems: which one is better")),
+    "rating": (lazy("Rating"), lazy("of single pictures: usable or not, and 1–5 per dimension")),
+}
 
 
-def _get_campaign_for_user(request: HttpRequest, campaign_id: int, role: Role) -> Campaign:
-    found = get_object_or_404(Campaign, pk=campaign_id)
-    require(user_of(request), found.project_id, role)
+def get_campaign_for_user(request: HttpRequest, campaign_id: int, role: Role) -> Campaign:
+    found = get_object_or_404(Campaign.objects.select_related("project"), pk=campaign_id)
+    require(user_of(request), found.project, role)
     return found
+
+
+def get_campaign_for_manager(request: HttpRequest, campaign_id: int) -> Campaign:
+    return get_campaign_for_user(request, campaign_id, Role.MANAGER)
+
+
+def head(request: HttpRequest, found: Campaign, tab: str) -> dict[str, Any]:
+    """What the head of every page of a campaign shows: its state, buttons and tabs."""
+    role = role_in(user_of(request), found.project_id)
+    return {
+        "campaign": found,
+        "tab": tab,
+        "manages": includes(role, Role.MANAGER),
+        "reviews": includes(role, Role.REVIEWER),
+        "labels": includes(role, Role.ANNOTATOR),
+        "moves": [(state, VERBS[state]) for state in MOVES[found.state]],
+    }
 
 
 @require_GET
@@ -47,57 +85,128 @@ def campaigns(request: HttpRequest) -> HttpResponseBase:
     return render(request, "annotation/campaigns.html", context)
 
 
+def _managed(request: HttpRequest) -> QuerySet[Project]:
+    return projects_of(user_of(request), Role.MANAGER)
+
+
+def _people(projects: QuerySet[Project]) -> QuerySet[User]:
+    roles = [Role.ANNOTATOR, Role.REVIEWER, Role.MANAGER, Role.ADMIN]
+    return User.objects.filter(
+        memberships__project__in=projects, memberships__role__in=roles, is_active=True
+    ).order_by("username")
+
+
 @require_http_methods(["GET", "POST"])
 @needs(Role.MANAGER)
 def new_campaign(request: HttpRequest) -> HttpResponseBase:
-    managed = projects_of(user_of(request), Role.MANAGER)
-    form = CampaignForm(request.POST or None, projects=managed)
-    if request.method == "POST" and form.is_valid():
-        said = form.cleaned_data
-        assert isinstance(request.user, User)
+    projects = _managed(request)
+    data = request.POST or None
+    purpose = (data or request.GET).get("purpose", "")
+    purpose = purpose if purpose in Purpose.values else Purpose.PREFERENCE.value
+    form = CampaignForm(
+        data, projects=projects, people=_people(projects), instance=Campaign(purpose=purpose)
+    )
+    about = ContentsForm(data, purpose=purpose, projects=projects)
+    counted = None
+    if data is not None and form.is_valid() & about.is_valid():
         try:
-            made = open_campaign(
-                name=said["name"],
-                sets=ready_sets(said["tasks"], run=said["run"], project=said["project"]),
-                tasks=said["tasks"],
-                overlap=said["overlap"],
-                guideline=said["guideline"],
-                created_by=request.user,
-                project=said["project"],
-                state=Campaign.State.DRAFT if "draft" in request.POST else Campaign.State.OPEN,
+            made, added = contents.create(
+                entries=about.entries,
+                dry_run="count" in data,
+                purpose=purpose,
+                created_by=user_of(request),
+                state=Campaign.State.DRAFT if "draft" in data else Campaign.State.OPEN,
+                **form.settings(),
             )
         except Refused as error:
             form.add_error(None, error.message)
         else:
-            messages.success(request, f"“{made}” has {made.items.count()} candidate sets.")
-            return redirect("annotation:campaign", made.pk)
+            if "count" not in data:
+                messages.success(request, _made(made, added))
+                return redirect("annotation:campaign", made.pk)
+            counted = added
+    context = {
+        "form": form,
+        "about": about,
+        "purpose": purpose,
+        "purposes": [(value, *PURPOSES[value]) for value in Purpose.values],
+        "counted": counted,
+    }
+    status = 422 if form.errors or about.errors else 200
+    return render(request, "annotation/new_campaign.html", context, status=status)
+
+
+def _made(made: Campaign, added: int) -> str:
+    said = {"campaign": made, "n": added}
+    if made.purpose == Purpose.PREFERENCE:
+        text = ngettext(
+            "“%(campaign)s” has %(n)s candidate set.",
+            "“%(campaign)s” has %(n)s candidate sets.",
+            added,
+        )
+    elif made.purpose == Purpose.COMPARISON:
+        text = ngettext("“%(campaign)s” has %(n)s pair.", "“%(campaign)s” has %(n)s pairs.", added)
+    else:
+        text = ngettext(
+            "“%(campaign)s” has %(n)s picture.", "“%(campaign)s” has %(n)s pictures.", added
+        )
+    return text % said
+
+
+@require_http_methods(["GET", "POST"])
+def edit(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
+    found = get_campaign_for_manager(request, campaign_id)
+    shown = Campaign.objects.get(pk=campaign_id)
+    projects = _managed(request)
+    own = projects.filter(campaigns=found)
+    people = (_people(own) | User.objects.filter(pk__in=found.members.all())).distinct()
+    form = CampaignForm(request.POST or None, projects=projects, people=people, instance=found)
+    if request.method == "POST" and form.is_valid():
+        with transaction.atomic():
+            form.save()
+            after = {"changed": sorted(form.changed_data)}
+            audit.record(
+                actor=user_of(request), verb=Verb.CAMPAIGN_EDITED, thing=found, after=after
+            )
+        messages.success(
+            request, _("The settings of “%(campaign)s” were saved.") % {"campaign": found}
+        )
+        return redirect("annotation:campaign", found.pk)
+    context = head(request, shown, "edit") | {
+        "form": form,
+        "judged": contents.has_judgments(shown),
+        "queued": [task for task in tasks_of(shown) if task.pk in form.queued],
+    }
     status = 422 if form.errors else 200
-    return render(request, "annotation/new_campaign.html", {"form": form}, status=status)
+    return render(request, "annotation/edit_campaign.html", context, status=status)
 
 
 @require_GET
 def campaign(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
-    found = _get_campaign_for_user(request, campaign_id, Role.VIEWER)
+    found = get_campaign_for_user(request, campaign_id, Role.VIEWER)
     done, wanted = queue.judged_share(found)
-    context = {
-        "campaign": found,
-        "tasks": tasks_of(found),
+    context = head(request, found, "overview") | {
         "coverage": progress.coverage(found),
         "people": progress.people(found),
         "done": done,
         "wanted": wanted,
         "percent": round(100 * done / wanted) if wanted else 0,
-        "moves": [(state, VERBS[state]) for state in MOVES[found.state]],
-        "waiting": _waiting_sets(found).count(),
-        "may_manage": may(user_of(request), found.project_id, Role.MANAGER),
-        "may_label": may(user_of(request), found.project_id, Role.ANNOTATOR),
+        "waiting": waiting_sets(found).count(),
+        "practice_missing": practice.missing(found),
     }
     return render(request, "annotation/campaign.html", context)
 
 
+def waiting_sets(found: Campaign) -> QuerySet[CandidateSet]:
+    """Ready sets that the campaign could ask about and does not; none for comparisons."""
+    if found.purpose == Purpose.COMPARISON:
+        return CandidateSet.objects.none()
+    return ready_sets(tasks_of(found), project=found.project).exclude(items__campaign=found)
+
+
 @require_POST
 def state(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
-    found = _get_campaign_for_user(request, campaign_id, Role.MANAGER)
+    found = get_campaign_for_manager(request, campaign_id)
     try:
         change_state(found, request.POST.get("state", ""), actor=user_of(request))
     except Refused as error:
@@ -108,21 +217,52 @@ def state(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
 
 
 @require_POST
-def add_sets(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
-    found = _get_campaign_for_user(request, campaign_id, Role.MANAGER)
-    try:
-        with transaction.atomic():
-            added = put_in_queue(found, _waiting_sets(found))
-            audit.record(
-                actor=user_of(request), verb=Verb.SETS_ADDED, thing=found, after={"sets": added}
-            )
-    except Refused as error:
-        messages.error(request, error.message)
+def clone(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
+    found = get_campaign_for_manager(request, campaign_id)
+    made = contents.clone(
+        campaign=found, by=user_of(request), with_items="with_items" in request.POST
+    )
+    messages.success(
+        request,
+        _("“%(made)s” is a draft with the settings of “%(campaign)s”. Open it when they fit.")
+        % {"made": made, "campaign": found},
+    )
+    return redirect("annotation:edit_campaign", made.pk)
+
+
+@require_GET
+def preview(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
+    """What annotators see, with nothing stored."""
+    found = get_campaign_for_manager(request, campaign_id)
+    items = found.items.filter(set__state=CandidateSet.State.READY).order_by("position", "pk")
+    if wished := request.GET.get("item"):
+        item: Item | None = get_object_or_404(items, pk=wished if wished.isdecimal() else 0)
     else:
-        messages.success(request, f"{added} candidate sets were added to “{found}”.")
-    return redirect("annotation:campaign", found.pk)
+        item = items.first()
+    if item is None:
+        messages.info(
+            request, _("There is nothing to preview yet: add candidate sets that are ready.")
+        )
+        return redirect("annotation:campaign_sets", found.pk)
+    return views.preview_page(request, found, item)
 
 
-def _waiting_sets(found: Campaign) -> Any:
-    sets = ready_sets(tasks_of(found), project=found.project_id)
-    return sets.exclude(items__campaign=found)
+@require_GET
+def guide(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
+    """What is asked and how to decide, for those who judge and those who run the campaign."""
+    found = get_object_or_404(Campaign.objects.select_related("project"), pk=campaign_id)
+    user = user_of(request)
+    require(user, found.project, Role.ANNOTATOR)
+    if not may(user, found.project, Role.MANAGER) and not admits(found, user):
+        raise PermissionDenied(
+            _("This campaign has a list of members and you are not on it. Ask whoever runs it.")
+        )
+    context = head(request, found, "guide") | {
+        "parts": guides.by_task(found),
+        "guideline": guides.render(found.guideline),
+    }
+    if request.headers.get("HX-Request"):  # the labelling page opens it beside the pictures
+        tasks = [asked for task, asked in context["parts"] if task.slug == request.GET.get("task")]
+        context["questions"] = [question for asked in tasks for question in asked]
+        return render(request, "annotation/_guide.html", context)
+    return render(request, "annotation/guide.html", context)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import IntegrityError, transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy as lazy
 
 from annotation.errors import Refused
 from annotation.models import Campaign, Criterion, Dimension, Item, Wording
 from generation import audit
 from generation.access import projects_of
 from generation.models import (
+    Candidate,
     CandidateSet,
     GenerationRun,
     Project,
@@ -24,9 +28,14 @@ from generation.models import (
 )
 
 if TYPE_CHECKING:
-    from django.contrib.auth.models import User
+    from django.contrib.auth.models import Group, User
 
 BATCH = 2000
+# A candidate that was copied into a pair for a comparison names its original under this key.
+COPY = "copied_from"
+NOTHING = lazy(
+    "There are no candidate sets to judge here. Generate candidates first, or choose other tasks."
+)
 
 # Which state a campaign may go to from which.
 MOVES: dict[str, tuple[str, ...]] = {
@@ -37,10 +46,17 @@ MOVES: dict[str, tuple[str, ...]] = {
 }
 
 
+class Entry(NamedTuple):
+    """What becomes an item: a set, or those of its candidates whose indexes are given."""
+
+    set: CandidateSet
+    shown: Sequence[int] = ()
+
+
 def open_campaign(
     *,
     name: str,
-    sets: Iterable[CandidateSet],
+    sets: Iterable[CandidateSet | Entry],
     tasks: Sequence[Task] | None = None,
     dimensions: Sequence[Dimension] | None = None,
     overlap: int = 1,
@@ -52,11 +68,14 @@ def open_campaign(
     state: str = Campaign.State.OPEN,
     seed: int | None = None,
     project: Project | None = None,
+    groups: Iterable[Group] | None = None,
+    may_be_empty: bool = False,
     **settings: Any,
 ) -> Campaign:
     """Make a campaign about these sets; `seed` fixes the order in which they are handed out.
 
-    `settings` are further fields of the campaign, e.g. `gold_rate=0.1`.
+    `settings` are further fields of the campaign, e.g. `gold_rate=0.1`. With `may_be_empty` the
+    sets may come later.
 
     Sets that are still being made may be among them: the queue hands out those that are ready.
     """
@@ -85,36 +104,52 @@ def open_campaign(
         campaign.tasks.set(tasks or [])
         campaign.dimensions.set(dimensions or [])
         campaign.members.set(members or [])
-        if not add_sets(campaign, sets, seed=seed):
-            raise Refused(
-                "There are no candidate sets to judge here. Generate candidates first, or choose "
-                "other tasks."
-            )
-        audit.record(
-            actor=created_by,
-            verb=Verb.CAMPAIGN_MADE,
-            thing=campaign,
-            after={"state": state, "overlap": overlap, "sets": campaign.items.count()},
-        )
+        campaign.groups.set(groups or [])
+        if not add_sets(campaign, sets, seed=seed) and not may_be_empty:
+            raise Refused(str(NOTHING))
+        if not may_be_empty:
+            note_made(campaign, created_by)
     return campaign
 
 
-def add_sets(campaign: Campaign, sets: Iterable[CandidateSet], *, seed: int | None = None) -> int:
+def note_made(campaign: Campaign, actor: User | None) -> None:
+    sets = campaign.items.count()
+    after = {"state": campaign.state, "overlap": campaign.overlap, "sets": sets}
+    audit.record(actor=actor, verb=Verb.CAMPAIGN_MADE, thing=campaign, after=after)
+
+
+def add_sets(
+    campaign: Campaign, sets: Iterable[CandidateSet | Entry], *, seed: int | None = None
+) -> int:
     """Put sets into the campaign's queue; those already in it stay where they are."""
     draw: random.Random = random.SystemRandom() if seed is None else random.Random(seed)
+    before = campaign.items.count()
+    with transaction.atomic():
+        entries = judgeable(campaign, sets)
+        while batch := list(islice(entries, BATCH)):
+            Item.objects.bulk_create(
+                (
+                    Item(
+                        campaign=campaign,
+                        set=entry.set,
+                        shown=list(entry.shown),
+                        position=draw.random(),
+                    )
+                    for entry in batch
+                ),
+                ignore_conflicts=True,
+            )
+        return campaign.items.count() - before
+
+
+def judgeable(campaign: Campaign, sets: Iterable[CandidateSet | Entry]) -> Iterator[Entry]:
+    """The entries one by one, each checked; Refused at the first that cannot be judged here."""
     tasks = {task.pk: task for task in tasks_of(campaign)}
     judged: set[int] = set()
-    before = campaign.items.count()
-    batch: list[Item] = []
-    with transaction.atomic():
-        for candidate_set in sets:
-            _require_judgeable(campaign, candidate_set, tasks, judged)
-            batch.append(Item(campaign=campaign, set=candidate_set, position=draw.random()))
-            if len(batch) == BATCH:
-                Item.objects.bulk_create(batch, ignore_conflicts=True)
-                batch.clear()
-        Item.objects.bulk_create(batch, ignore_conflicts=True)
-        return campaign.items.count() - before
+    for one in sets:
+        entry = one if isinstance(one, Entry) else Entry(one)
+        _require_judgeable(campaign, entry.set, tasks, judged)
+        yield entry
 
 
 def _require_judgeable(
@@ -127,8 +162,11 @@ def _require_judgeable(
         )
     if candidate_set.source.project_id != campaign.project_id:
         raise Refused(
-            f"Set {candidate_set.pk} belongs to another project, whose pictures this campaign's "
-            "people may not see. Leave it out, or make a campaign in its project."
+            _(
+                "Set %(set)s belongs to another project than “%(campaign)s”, whose people may not "
+                "see it. Make a campaign in that project, or leave the set out."
+            )
+            % {"set": candidate_set.pk, "campaign": campaign}
         )
     task = tasks.get(candidate_set.source.task_id)
     if task is None:
@@ -151,13 +189,23 @@ def ready_sets(
     run: GenerationRun | None = None,
     project: Project | int | None = None,
 ) -> QuerySet[CandidateSet]:
-    """The sets of a project that can be judged, of these tasks and, where given, of one run."""
+    """The sets of a project that can be judged, of these tasks and, where given, of one run.
+
+    Pairs that were put together for a comparison are left out: their pictures are in other sets.
+    """
+    copies = Candidate.objects.filter(set=OuterRef("pk"), versions__has_key=COPY)
     sets = CandidateSet.objects.ready().filter(
-        source__task__in=tasks, source__project=project or default_project()
+        ~Exists(copies), source__task__in=tasks, source__project=project or default_project()
     )
     if run is not None:
         sets = sets.filter(run=run)
     return sets.select_related("source__task").order_by("pk")
+
+
+def draw_order(item: Item) -> list[int]:
+    """The candidates to show, by index, in a random order from left to right."""
+    indexes = item.shown or list(item.set.candidates.values_list("index", flat=True))
+    return random.SystemRandom().sample(indexes, len(indexes))
 
 
 def tasks_of(campaign: Campaign) -> list[Task]:

@@ -4,87 +4,9 @@ from string import Formatter
 from typing import Any
 
 from django import forms
-from django.db.models import Count, Q, QuerySet
 
-from annotation.models import Campaign, Dimension, Wording
-from generation.forms import ProjectField
-from generation.models import CandidateSet, GenerationRun, Project, Task
-
-# Campaigns --------------------------------------------------------------------------------------
-
-
-class TaskField(forms.ModelMultipleChoiceField):
-    def label_from_instance(self, obj: Any) -> str:
-        return f"{obj.name} ({obj.ready_sets} ready)"
-
-
-class RunField(forms.ModelChoiceField):
-    def label_from_instance(self, obj: Any) -> str:
-        return f"Generation {obj.pk} by {obj.policy} ({obj.ready_sets} ready sets)"
-
-
-class CampaignForm(forms.Form):
-    project = ProjectField(help_text="Only its members and its sets.")
-    name = forms.CharField(max_length=120, help_text="How people will know it.")
-    tasks = TaskField(
-        Task.objects.none(),
-        widget=forms.CheckboxSelectMultiple,
-        help_text="Whose sets are judged, on all their active dimensions.",
-    )
-    run = RunField(
-        GenerationRun.objects.none(),
-        required=False,
-        label="Candidate sets",
-        empty_label="All ready sets of these tasks",
-    )
-    overlap = forms.IntegerField(
-        min_value=1,
-        max_value=50,
-        initial=1,
-        label="People per set",
-        help_text="More people per set show how well they agree.",
-    )
-    guideline = forms.CharField(
-        required=False,
-        widget=forms.Textarea(attrs={"rows": 3}),
-        help_text="Shown to annotators beside the pictures; may stay empty.",
-    )
-
-    def __init__(self, *args: Any, projects: QuerySet[Project], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        ProjectField.offer(self, projects)
-        tasks = self.fields["tasks"]
-        assert isinstance(tasks, TaskField)
-        tasks.queryset = tasks_with_sets(projects)
-        run = self.fields["run"]
-        assert isinstance(run, RunField)
-        run.queryset = runs_with_sets(projects)
-
-    def clean_name(self) -> str:
-        name: str = self.cleaned_data["name"]
-        if Campaign.objects.filter(name=name).exists():
-            raise forms.ValidationError(
-                "There is already a campaign of this name: choose another name."
-            )
-        return name
-
-
-def tasks_with_sets(projects: QuerySet[Project]) -> QuerySet[Task]:
-    ready = Q(sources__sets__state=CandidateSet.State.READY, sources__project__in=projects)
-    return Task.objects.annotate(ready_sets=Count("sources__sets", filter=ready)).filter(
-        Q(active=True) | Q(ready_sets__gt=0)
-    )
-
-
-def runs_with_sets(projects: QuerySet[Project]) -> QuerySet[GenerationRun]:
-    ready = Q(sets__state=CandidateSet.State.READY, sets__source__project__in=projects)
-    return (
-        GenerationRun.objects.annotate(ready_sets=Count("sets", filter=ready))
-        .filter(ready_sets__gt=0)
-        .select_related("policy")
-        .order_by("-pk")
-    )
-
+from annotation.models import Dimension, Example, Wording
+from generation import images
 
 # Taxonomy ---------------------------------------------------------------------------------------
 
@@ -148,3 +70,33 @@ class DimensionForm(forms.ModelForm):
     @staticmethod
     def _newest(dimension: Dimension) -> Wording | None:
         return dimension.wordings.order_by("-version").first() if dimension.pk else None
+
+
+class ExampleForm(forms.ModelForm):
+    """An example picture, read as safely as every other."""
+
+    picture = forms.FileField(
+        required=False,
+        help_text="PNG, JPEG, WebP, TIFF, BMP, GIF or AVIF.",
+        widget=forms.ClearableFileInput(attrs={"accept": "image/*"}),
+    )
+
+    class Meta:
+        model = Example
+        fields = ["good", "caption", "order"]
+
+    def clean_picture(self) -> Any:
+        upload = self.cleaned_data["picture"]
+        if upload is None:
+            if self.instance.pk is None:
+                raise forms.ValidationError("Choose a picture.")
+            return None
+        try:
+            return images.decode(upload.file, name=upload.name)
+        except images.ImageError as error:
+            raise forms.ValidationError(str(error)) from None
+
+    def save(self, commit: bool = True) -> Any:
+        if self.cleaned_data["picture"] is not None:
+            self.instance.image = images.store(self.cleaned_data["picture"])
+        return super().save(commit)

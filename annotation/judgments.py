@@ -198,6 +198,8 @@ def require_takes_answers(turn: Turn, *, correction: bool = True) -> None:
             ),
             "stale",
         )
+    if row.kind == Kind.PRACTICE and row.state == State.SUBMITTED:
+        raise Refused(_("You have seen the answers of this practice set already."), "stale")
     if row.state in {State.SUBMITTED, State.LATE} and row.kind != Kind.REVIEW:
         if not campaign.editable:
             raise Refused(

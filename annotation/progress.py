@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from statistics import median
+from typing import Any
 
 from django.contrib.auth.models import User
-from django.db.models import Count, Q
+from django.db.models import Count, Q, QuerySet, Value
 
 from annotation import queue
 from annotation.campaigns import criteria_for
-from annotation.models import Assignment, Campaign, Dimension, Judgment
+from annotation.models import Assignment, Campaign, Dimension, Judgment, Rating
 from generation.models import CandidateSet, Task
 
 
@@ -63,13 +64,7 @@ def coverage(campaign: Campaign) -> Coverage:
         .annotate(n=Count("pk"))
     )
     counted: dict[tuple[int, int], Counter[str]] = {}
-    outcomes = (
-        Judgment.objects.current()
-        .filter(assignment__item__campaign=campaign)
-        .values_list("set__source__task", "dimension", "outcome")
-        .annotate(n=Count("pk"))
-    )
-    for task_id, dimension_id, outcome, n in outcomes:
+    for task_id, dimension_id, outcome, n in _outcomes(campaign):
         counted.setdefault((task_id, dimension_id), Counter())[outcome] = n
     tasks = list(Task.objects.filter(pk__in=sets))
     asked = {task.pk: criteria_for(campaign, task) for task in tasks}
@@ -85,6 +80,20 @@ def coverage(campaign: Campaign) -> Coverage:
         ]
         rows.append(Row(task, sets[task.pk], cells))
     return Coverage(list(dimensions.values()), rows)
+
+
+def _outcomes(campaign: Campaign) -> QuerySet[Any, tuple[int, int, str, int]]:
+    """How often each task got each outcome on each dimension, in the turns that count."""
+    turns = {"assignment__item__campaign": campaign, "assignment__kind": Assignment.Kind.WORK}
+    if campaign.purpose == Campaign.Purpose.RATING:
+        ratings = Rating.objects.filter(
+            **turns, dimension__isnull=False, assignment__state=Assignment.State.SUBMITTED
+        )
+        return ratings.values_list(
+            "assignment__set__source__task", "dimension", Value(Judgment.Outcome.PICKED.value)
+        ).annotate(n=Count("pk"))
+    judged = Judgment.objects.current().filter(**turns)
+    return judged.values_list("set__source__task", "dimension", "outcome").annotate(n=Count("pk"))
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.cache import cache
 from django.db import connection, transaction
-from django.db.models import Count, Exists, F, OuterRef, Q
+from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from annotation.campaigns import admits
+from annotation.campaigns import admits, draw_order
 from annotation.models import Assignment, Campaign, Gold, Item, Seat
 from generation.access import includes
 from generation.models import CandidateSet, Role
@@ -101,9 +101,15 @@ def _lock_place(user: User, campaign: Campaign) -> _Place | None:
     place, admitted = found
     if not admitted or _shut(place.campaign) or place.seat.paused_at is not None:
         return None
-    if place.campaign.practice_sets and place.seat.practice_passed_at is None:
+    if _must_practise(place.campaign, place.seat):
         return None
     return place
+
+
+def _must_practise(campaign: Campaign, seat: Seat | None) -> bool:
+    passed = seat is not None and seat.practice_passed_at is not None
+    rated = campaign.purpose == Campaign.Purpose.RATING
+    return bool(campaign.practice_sets) and not rated and not passed
 
 
 # Written out for the same reason as the statement in `turns`. What admits a person is the same as
@@ -193,6 +199,7 @@ _FREE = """
       SELECT 1 FROM annotation_assignment a
       WHERE a.item_id = i.id AND a.annotator_id = %(user)s
     )
+    AND NOT EXISTS (SELECT 1 FROM annotation_gold g WHERE g.set_id = i.set_id AND g.practice)
   ORDER BY i.position, i.id LIMIT {limit}
   FOR NO KEY UPDATE OF i {locked}
 """
@@ -336,15 +343,9 @@ def _store(place: _Place, item: Item, kind: str) -> int:
         annotator_id=place.seat.user_id,
         kind=kind,
         slot=0,
-        order=display_order(item),
+        order=draw_order(item),
         lease_until=timezone.now() + timedelta(seconds=place.campaign.lease_seconds),
     ).pk
-
-
-def display_order(item: Item) -> list[int]:
-    """The item's candidate indexes in an order drawn anew."""
-    indexes = item.shown or list(item.set.candidates.values_list("index", flat=True))
-    return random.SystemRandom().sample(indexes, len(indexes))
 
 
 # Giving back ------------------------------------------------------------------------------------
@@ -424,7 +425,7 @@ def why_empty(*, user: User, campaign: Campaign) -> Empty:
             % {"campaign": campaign},
             seat.paused_reason or _("Ask the person who runs it."),
         )
-    if campaign.practice_sets and (seat is None or seat.practice_passed_at is None):
+    if _must_practise(campaign, seat):
         return Empty(
             "practice",
             _("“%(campaign)s” starts with practice.") % {"campaign": campaign},
@@ -458,7 +459,7 @@ def _nothing_free(user: User, campaign: Campaign) -> Empty:
             % {"time": until},
             _("Try again after %(time)s, or take another campaign.") % {"time": until},
         )
-    ready = campaign.items.filter(set__state=CandidateSet.State.READY)
+    ready = to_judge(campaign).filter(set__state=CandidateSet.State.READY)
     left = ready.filter(full=False).count() + held.values("item").distinct().count()
     if left:
         return Empty(
@@ -507,8 +508,14 @@ def judged_share(campaign: Campaign) -> tuple[int, int]:
     done = Assignment.objects.filter(
         item__campaign=campaign, state=State.SUBMITTED, kind=Kind.WORK
     ).count()
-    items = campaign.items.exclude(set__state=CandidateSet.State.FAILED).count()
+    items = to_judge(campaign).exclude(set__state=CandidateSet.State.FAILED).count()
     return done, items * campaign.overlap
+
+
+def to_judge(campaign: Campaign) -> QuerySet[Item]:
+    """The campaign's items without its practice sets, whose answers everybody has seen."""
+    practised = Gold.objects.filter(set=OuterRef("set"), practice=True)
+    return campaign.items.filter(~Exists(practised))
 
 
 @dataclass(frozen=True)

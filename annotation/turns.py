@@ -12,7 +12,10 @@ from functools import cache
 from typing import Any
 
 from django.db import connection, models
+from django.utils.safestring import SafeString
 
+from annotation import guides
+from annotation.campaigns import criteria_for
 from annotation.models import Assignment, Campaign, Item
 from generation.models import CandidateSet, Image, Source, Task
 
@@ -28,6 +31,10 @@ class Asked:
     question: str
     guideline: str
     required: bool
+
+    @property
+    def guide(self) -> SafeString:
+        return guides.render(self.guideline)
 
 
 @dataclass(frozen=True)
@@ -131,6 +138,33 @@ def load(pk: int, *, lock: bool = False) -> Turn:
         shown=[by_index[index] for index in assignment.order],
         revisions={int(dimension): newest for dimension, newest in dict(revisions).items()},
     )
+
+
+def preview(campaign: Campaign, item: Item, order: list[int]) -> Turn:
+    """A turn at the item as somebody would get it, without a row."""
+    item.campaign = campaign
+    row = Assignment(pk=0, item=item, set=item.set, kind=Assignment.Kind.WORK, order=order)
+    candidates = {c.index: c for c in item.set.candidates.select_related("image")}
+    asked = []
+    for criterion in criteria_for(campaign, item.set.source.task):
+        dimension, wording = criterion.dimension, criterion.dimension.wording
+        asked.append(
+            Asked(
+                dimension.pk,
+                wording.pk,
+                dimension.slug,
+                dimension.name,
+                wording.question,
+                wording.guideline,
+                criterion.required,
+            )
+        )
+    shown = []
+    for index in order:
+        image = candidates[index].image
+        assert image is not None  # only sets that are ready are shown
+        shown.append(Shown(candidates[index].pk, index, image.sha256, image.width, image.height))
+    return Turn(row, asked, shown, {})
 
 
 def _read(column: Any, value: Any) -> Any:

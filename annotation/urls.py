@@ -1,6 +1,6 @@
 from django.urls import URLPattern, URLResolver, path
 
-from annotation import campaign_views, views
+from annotation import campaign_views, contents_views, member_views, practice_views, views
 
 app_name = "annotation"
 
@@ -10,6 +10,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("label/campaign/<int:campaign_id>/ahead/", views.ahead, name="ahead"),
     path("label/campaign/<int:campaign_id>/undo/", views.undo, name="undo"),
     path("label/history/", views.history, name="history"),
+    path("label/campaign/<int:campaign_id>/practice/", practice_views.practise, name="practice"),
+    path("label/<int:assignment_id>/feedback/", practice_views.feedback, name="feedback"),
     path("label/<int:assignment_id>/", views.turn, name="turn"),
     path("label/<int:assignment_id>/skip/", views.skip, name="skip"),
     path("label/<int:assignment_id>/flag/", views.flag, name="flag"),
@@ -19,5 +21,15 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("campaigns/new/", campaign_views.new_campaign, name="new_campaign"),
     path("campaigns/<int:campaign_id>/", campaign_views.campaign, name="campaign"),
     path("campaigns/<int:campaign_id>/state/", campaign_views.state, name="campaign_state"),
-    path("campaigns/<int:campaign_id>/sets/", campaign_views.add_sets, name="campaign_sets"),
+    path("campaigns/<int:campaign_id>/edit/", campaign_views.edit, name="edit_campaign"),
+    path("campaigns/<int:campaign_id>/clone/", campaign_views.clone, name="clone_campaign"),
+    path("campaigns/<int:campaign_id>/preview/", campaign_views.preview, name="preview"),
+    path("campaigns/<int:campaign_id>/guide/", campaign_views.guide, name="guide"),
+    path("campaigns/<int:campaign_id>/sets/", contents_views.contents_page, name="campaign_sets"),
+    path("campaigns/<int:campaign_id>/members/", member_views.members_page, name="members"),
+    path("campaigns/<int:campaign_id>/gold/", practice_views.gold_page, name="gold"),
+    path(
+        "campaigns/<int:campaign_id>/gold/<int:item_id>/", practice_views.set_gold, name="set_gold"
+    ),
+    path("join/<str:secret>/", member_views.join, name="join"),
 ]

@@ -15,12 +15,13 @@ from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.template.loader import render_to_string
+from django.urls import reverse
 from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import cache_control, never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from annotation import judgments, outlines, progress, queue, ratings, turns
+from annotation import guides, judgments, outlines, practice, progress, queue, ratings, turns
 from annotation.answers import (
     SKIP_REASONS,
     posted_answers,
@@ -31,9 +32,9 @@ from annotation.answers import (
     show_answers,
     show_scores,
 )
-from annotation.campaigns import for_annotator
+from annotation.campaigns import draw_order, for_annotator
 from annotation.errors import Refused
-from annotation.models import Assignment, Campaign
+from annotation.models import Assignment, Campaign, Item
 from annotation.turns import Asked, Turn
 from annotation.words import words
 from generation import images, pictures
@@ -96,6 +97,8 @@ def label(request: HttpRequest) -> HttpResponseBase:
 def next_turn(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
     campaign = _get_campaign_for_user(request, campaign_id)
     claimed = queue.claim(user=_user(request), campaign=campaign)
+    if claimed is None and practice.needed(user=_user(request), campaign=campaign):
+        return redirect("annotation:practice", campaign.pk)
     if claimed is None:
         return HttpResponse(_empty(request, campaign, "base.html"))
     return redirect("annotation:turn", claimed.pk)
@@ -120,7 +123,7 @@ def turn(request: HttpRequest, assignment_id: int) -> HttpResponseBase:
 
 def _submit(request: HttpRequest, assignment_id: int) -> HttpResponseBase:
     try:
-        campaign = _record(request, assignment_id)
+        done = _record(request, assignment_id)
     except Assignment.DoesNotExist as error:
         raise Http404(_("There is no such turn.")) from error
     except Refused as error:
@@ -128,10 +131,12 @@ def _submit(request: HttpRequest, assignment_id: int) -> HttpResponseBase:
             raise
         page = _page(request, turns.load(assignment_id), "base.html", error=error)
         return HttpResponse(page, status=STATUS[error.code])
-    return _go_on(request, campaign)
+    if done.kind == Assignment.Kind.PRACTICE:
+        return redirect("annotation:feedback", done.pk)
+    return _go_on(request, done.item.campaign)
 
 
-def _record(request: HttpRequest, assignment_id: int) -> Campaign:
+def _record(request: HttpRequest, assignment_id: int) -> Assignment:
     """Store what the form says; which of the two forms it was, its fields tell."""
     said: dict[str, Any] = {
         "assignment": assignment_id,
@@ -145,8 +150,8 @@ def _record(request: HttpRequest, assignment_id: int) -> Campaign:
         made = ratings.rate(scores=read_scores(request.POST), **said)
     else:
         made = judgments.record(answers=read_answers(request.POST), by_place=True, **said)
-    campaign: Campaign = made[0].assignment.item.campaign
-    return campaign
+    done: Assignment = made[0].assignment
+    return done
 
 
 @require_POST
@@ -325,6 +330,7 @@ def _page(
         ),
         "help": _help(
             tuple(mine.asked),
+            guide=reverse("annotation:guide", args=[campaign.pk]) + f"?task={source.task.slug}",
             guideline=campaign.guideline,
             purpose=campaign.purpose,
             shown=len(mine.shown),
@@ -368,9 +374,10 @@ def _form(
 
 @lru_cache(maxsize=128)
 def _help(
-    asked: tuple[Asked, ...], *, guideline: str, purpose: str, shown: int, language: str
+    asked: tuple[Asked, ...], *, guide: str, guideline: str, purpose: str, shown: int, language: str
 ) -> str:
-    context = {"asked": asked, "guideline": guideline, "purpose": purpose, "shown": shown}
+    context: dict[str, Any] = {"asked": asked, "guide": guide, "purpose": purpose, "shown": shown}
+    context["guideline"] = guides.render(guideline)
     return render_to_string("annotation/_help.html", context)
 
 
@@ -403,3 +410,10 @@ def _empty(request: HttpRequest, campaign: Campaign, base: str) -> str:
 def _notice(request: HttpRequest, campaign: Campaign, error: Refused) -> HttpResponse:
     context = {"base": "base.html", "campaign": campaign, "error": error}
     return render(request, "annotation/notice.html", context, status=STATUS[error.code])
+
+
+def preview_page(request: HttpRequest, campaign: Campaign, item: Item) -> HttpResponse:
+    """The labelling page of an item as an annotator sees it; nothing is stored, now or later."""
+    return HttpResponse(
+        _page(request, turns.preview(campaign, item, draw_order(item)), "base.html", preview=True)
+    )

@@ -1,6 +1,6 @@
 from django.urls import URLPattern, URLResolver, include, path, re_path
 
-from generation import api_views, audit_views, people_views, sign_up, views
+from generation import api_views, audit_views, people_views, views
 
 app_name = "generation"
 
@@ -22,7 +22,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("account/password/", people_views.PasswordChange.as_view(), name="password"),
     path("account/tokens/", people_views.token_new, name="token_new"),
     path("account/tokens/<int:token_id>/revoke/", people_views.token_revoke, name="token_revoke"),
-    path("signup/", sign_up.sign_up, name="sign_up"),
     path("audit/", audit_views.audit_log, name="audit"),
     path("audit/entries.csv", audit_views.audit_csv, name="audit_csv"),
     path("api/v1/", include(api_views.urlpatterns)),

@@ -107,8 +107,13 @@ DIMENSIONS: dict[str, DimensionRow] = {
         "question": "Which follows the prompt best, and which worst?",
         "query": 'Is the first image a better match for the prompt "{prompt}" than the second?',
         "guideline": (
-            "Identity, attributes and position of what was asked for. A well drawn picture of "
-            "something else is a bad match; a rough picture of the right thing is a better one."
+            "Does the edited area show what the prompt asks for?\n\n"
+            "- **Better:** the right thing is there, with its colour, number and place.\n"
+            "- **Worse:** it is missing, is something else, or has the wrong colour, number "
+            "or place.\n"
+            "- A well drawn picture of something else is a bad match; a rough picture of "
+            "the right thing is a better one.\n"
+            "- Beauty and clean edges are judged elsewhere: leave them out here."
         ),
         "uses_prompt": True,
         "active": True,
@@ -118,8 +123,13 @@ DIMENSIONS: dict[str, DimensionRow] = {
         "question": "Which joins its surroundings best, and which worst?",
         "query": "Does the first image join its surroundings better than the second?",
         "guideline": (
-            "Colour, texture and light continue across the mask's edge without a seam. Judge the "
-            "join alone, not what was drawn."
+            "Does the edited area join the picture around it?\n\n"
+            "- **Better:** colour, light and texture go on across the mask’s edge, and no "
+            "seam shows.\n"
+            "- **Worse:** a visible border, a patch of another tone, a blur or a jump in "
+            "the pattern.\n"
+            "- Zoom to the mask and look along its edge.\n"
+            "- Judge the join alone, not what was drawn inside."
         ),
         "uses_prompt": False,
         "active": True,
@@ -129,8 +139,12 @@ DIMENSIONS: dict[str, DimensionRow] = {
         "question": "Which has the soundest structure, and which the least sound?",
         "query": "Does the first image have sounder contours and structure than the second?",
         "guideline": (
-            "Contours close, parts hang together, perspective and topology hold. Broken, doubled "
-            "or half-drawn forms are bad structure, whatever the prompt said."
+            "Is what was drawn whole and sound?\n\n"
+            "- **Better:** outlines close, parts hang together, perspective holds.\n"
+            "- **Worse:** broken, doubled, melted or half-drawn forms; too many or too few "
+            "parts.\n"
+            "- What the prompt said does not matter here: a sound cat is sound even if a "
+            "dog was asked for."
         ),
         "uses_prompt": False,
         "active": True,
@@ -140,8 +154,11 @@ DIMENSIONS: dict[str, DimensionRow] = {
         "question": "Which looks best, and which worst?",
         "query": "Does the first image look cleaner and more pleasing than the second?",
         "guideline": (
-            "Overall appeal: composition, colour, cleanness, realism. Noise, blur and stray marks "
-            "count against a picture."
+            "Which picture would you rather look at?\n\n"
+            "- **Better:** clear, well composed, pleasing in colour, believable.\n"
+            "- **Worse:** noise, blur, stray marks, harsh or dirty colours.\n"
+            "- Look at the whole picture at its usual size, and go by your first "
+            "impression."
         ),
         "uses_prompt": False,
         "active": True,
@@ -151,8 +168,11 @@ DIMENSIONS: dict[str, DimensionRow] = {
         "question": "In which was the object removed best, and in which worst?",
         "query": "Was the object removed more cleanly in the first image than in the second?",
         "guideline": (
-            "The target is gone, the area is clean and continues its surroundings, and nothing "
-            "unintended appeared in its place."
+            "Is the object gone, as if it had never been there?\n\n"
+            "- **Better:** nothing of it is left, and the area goes on as its surroundings "
+            "do.\n"
+            "- **Worse:** remains or shadows of it, smears, or a patch that repeats.\n"
+            "- Something new in its place is worse than a slightly uneven patch."
         ),
         "uses_prompt": False,
         "active": True,
@@ -162,8 +182,11 @@ DIMENSIONS: dict[str, DimensionRow] = {
         "question": "Which shows the asked characters best, and which worst?",
         "query": "Does the first image show {prompt} more legibly than the second?",
         "guideline": (
-            "The asked characters, all of them, in order and legible. A wrong or missing "
-            "character is worse than an uneven one."
+            "Are the asked characters there, and can they be read?\n\n"
+            "- **Better:** every character that was asked for, in order, clear to read.\n"
+            "- **Worse:** a wrong, missing, extra or swapped character.\n"
+            "- A wrong or missing character is worse than an uneven one; read character by "
+            "character."
         ),
         "uses_prompt": True,
         "active": True,
@@ -172,7 +195,12 @@ DIMENSIONS: dict[str, DimensionRow] = {
         "name": "Style consistency",
         "question": "Which keeps the picture's style best, and which worst?",
         "query": "Does the first image keep the style of its surroundings better than the second?",
-        "guideline": "Medium, palette, stroke and rendering style match the rest of the picture.",
+        "guideline": (
+            "Is the edit made in the same manner as the rest of the picture?\n\n"
+            "- **Better:** the same medium, palette, stroke and way of rendering.\n"
+            "- **Worse:** a photograph in a drawing, another line width, another palette.\n"
+            "- What is shown does not matter here, only how it is made."
+        ),
         "uses_prompt": False,
         "active": False,
     },
@@ -180,7 +208,14 @@ DIMENSIONS: dict[str, DimensionRow] = {
         "name": "Texture consistency",
         "question": "Which continues the surrounding texture best, and which worst?",
         "query": "Does the first image continue the surrounding texture better than the second?",
-        "guideline": "Grain, pattern and surface continue across the mask's edge.",
+        "guideline": (
+            "Does the surface go on as it is around the edit?\n\n"
+            "- **Better:** grain, pattern and surface continue across the mask’s edge in "
+            "scale and direction.\n"
+            "- **Worse:** a smooth patch in a rough surface, or a pattern that jumps or "
+            "changes its size.\n"
+            "- Zoom in: this shows at full size."
+        ),
         "uses_prompt": False,
         "active": False,
     },
@@ -188,7 +223,14 @@ DIMENSIONS: dict[str, DimensionRow] = {
         "name": "Artifacts",
         "question": "Which has the fewest artifacts, and which the most?",
         "query": "Does the first image have fewer artifacts than the second?",
-        "guideline": "Grids, halos, colour fringes, repeated patches, other machine-made traces.",
+        "guideline": (
+            "Which picture has the fewest traces of a machine?\n\n"
+            "- **Look for:** grids, halos, colour fringes, repeated patches, checkerboards, "
+            "bands.\n"
+            "- **Better:** none that you can find; **worse:** ones that you see without "
+            "searching.\n"
+            "- Zoom in, and compare the flat areas."
+        ),
         "uses_prompt": False,
         "active": False,
     },
@@ -196,7 +238,12 @@ DIMENSIONS: dict[str, DimensionRow] = {
         "name": "Overall",
         "question": "Which is best overall, and which worst?",
         "query": "Is the first image better overall than the second?",
-        "guideline": "The picture that would rather be used as it is, everything weighed together.",
+        "guideline": (
+            "Which one would you rather use as it is?\n\n"
+            "- Weigh everything together: the prompt, the join, the forms, the look.\n"
+            "- A fault that makes a picture useless weighs more than several small ones.\n"
+            "- If you would use either as gladly, choose no difference."
+        ),
         "uses_prompt": False,
         "active": False,
     },

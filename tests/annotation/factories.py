@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 from django.contrib.auth.models import User
@@ -52,7 +53,7 @@ def make_judged_task(dimensions: int = 2, **fields: Any) -> Task:
 def make_campaign(
     *,
     task: Task | None = None,
-    sets: list[CandidateSet] | int = 1,
+    sets: Sequence[CandidateSet | campaigns.Entry] | int = 1,
     name: str = "",
     **fields: Any,
 ) -> Campaign:

@@ -251,10 +251,16 @@ class TestKnownAnswers:
         gold.refresh_from_db()
         assert not gold.full or gold.assignments.filter(kind=Kind.WORK).exists()
 
-    def test_it_hands_out_no_practice_set_as_gold(self) -> None:
-        campaign = make_campaign(gold_rate=1.0)
-        make_gold(campaign.items.get().set, practice=True)
-        assert claim(make_user(), campaign).kind == Kind.WORK
+    def test_it_keeps_practice_sets_out_of_the_work(self) -> None:
+        campaign = make_campaign(sets=2, gold_rate=1.0)
+        practised, other = campaign.items.order_by("position")
+        make_gold(practised.set, practice=True)
+        turn = claim(user := make_user(), campaign)
+        assert (turn.item_id, turn.kind) == (other.pk, Kind.WORK)
+        submit(turn)
+        assert queue.claim(user=user, campaign=campaign) is None
+        assert queue.judged_share(campaign) == (1, 1)
+        assert queue.why_empty(user=user, campaign=campaign).code == "done"
 
     def test_it_repeats_a_set_once_after_a_while(self) -> None:
         count = queue.REPEAT_AFTER + 2

@@ -11,7 +11,9 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import URLResolver, get_resolver
+from django.utils import timezone
 
+from annotation.models import Assignment
 from generation import tokens
 from generation.models import Membership, Project, Role
 from generation.ownership import JobState
@@ -73,13 +75,21 @@ TABLE: dict[str, Row] = {
     "account/password/": Row("/account/password/", get=LOGGED_IN, post=LOGGED_IN),
     "account/tokens/": Row("/account/tokens/", post=LOGGED_IN),
     "account/tokens/<int:token_id>/revoke/": Row("/account/tokens/{token}/revoke/", post=MINE),
-    "signup/": Row("/signup/", get=NOBODY, post=NOBODY),
     "audit/": Row("/audit/", get=ANY[Role.ADMIN]),
     "audit/entries.csv": Row("/audit/entries.csv", get=ANY[Role.ADMIN]),
     "api/v1/me": Row("/api/v1/me", get=LOGGED_IN),
     # Labelling
     "label/": Row("/label/", get=LOGGED_IN),
     "label/campaign/<int:campaign_id>/": Row("/label/campaign/{campaign}/", get=IN[LABEL]),
+    "label/campaign/<int:campaign_id>/ahead/": Row(
+        "/label/campaign/{campaign}/ahead/", post=IN[LABEL]
+    ),
+    "label/history/": Row("/label/history/", get=LOGGED_IN),
+    "label/campaign/<int:campaign_id>/practice/": Row(
+        "/label/campaign/{campaign}/practice/", get=IN[LABEL]
+    ),
+    "label/<int:assignment_id>/feedback/": Row("/label/{practised}/feedback/", get=MINE),
+    "label/<int:assignment_id>/flag/": Row("/label/{turn}/flag/", post=OWN),
     "label/campaign/<int:campaign_id>/undo/": Row(
         "/label/campaign/{campaign}/undo/", post=IN[LABEL]
     ),
@@ -92,7 +102,25 @@ TABLE: dict[str, Row] = {
     "campaigns/new/": Row("/campaigns/new/", get=ANY[RUN], post=ANY[RUN]),
     "campaigns/<int:campaign_id>/": Row("/campaigns/{campaign}/", get=IN[LOOK]),
     "campaigns/<int:campaign_id>/state/": Row("/campaigns/{campaign}/state/", post=IN[RUN]),
-    "campaigns/<int:campaign_id>/sets/": Row("/campaigns/{campaign}/sets/", post=IN[RUN]),
+    "campaigns/<int:campaign_id>/sets/": Row(
+        "/campaigns/{campaign}/sets/", get=IN[RUN], post=IN[RUN]
+    ),
+    "campaigns/<int:campaign_id>/edit/": Row(
+        "/campaigns/{campaign}/edit/", get=IN[RUN], post=IN[RUN]
+    ),
+    "campaigns/<int:campaign_id>/clone/": Row("/campaigns/{campaign}/clone/", post=IN[RUN]),
+    "campaigns/<int:campaign_id>/preview/": Row("/campaigns/{campaign}/preview/", get=IN[RUN]),
+    "campaigns/<int:campaign_id>/members/": Row(
+        "/campaigns/{campaign}/members/", get=IN[RUN], post=IN[RUN]
+    ),
+    "campaigns/<int:campaign_id>/gold/": Row(
+        "/campaigns/{campaign}/gold/", get=IN[RUN], post=IN[RUN]
+    ),
+    "campaigns/<int:campaign_id>/gold/<int:item_id>/": Row(
+        "/campaigns/{campaign}/gold/{item}/", get=IN[RUN], post=IN[RUN]
+    ),
+    "campaigns/<int:campaign_id>/guide/": Row("/campaigns/{campaign}/guide/", get=IN[LABEL]),
+    "join/<str:secret>/": Row("/join/no-such-secret/", get=NOBODY, post=NOBODY),
     # The loop
     "loop/": Row("/loop/", get=ANY[LOOK]),
     "loop/start/": Row("/loop/start/", post=ANY[RUN]),
@@ -180,6 +208,18 @@ def make_site() -> dict[str, Any]:
     assert annotator is not None
     campaign = make_campaign(sets=2)
     turn = claim(annotator, campaign)
+    item = turn.item
+    practised = Assignment.objects.create(
+        item=item,
+        set=turn.set,
+        annotator=annotator,
+        kind=Assignment.Kind.PRACTICE,
+        state=Assignment.State.SUBMITTED,
+        submitted_at=timezone.now(),
+        slot=0,
+        order=turn.order,
+        lease_until=timezone.now(),
+    )
     round_ = make_round()
     step = round_.steps.get(name=RoundStep.Name.GENERATE)
     RoundStep.objects.filter(pk=step.pk).update(state=JobState.FAILED)
@@ -191,6 +231,8 @@ def make_site() -> dict[str, Any]:
         "project": campaign.project,
         "campaign": campaign.pk,
         "turn": turn.pk,
+        "item": item.pk,
+        "practised": practised.pk,
         "picture": candidate.image.sha256,
         "mask": turn.set.source.mask.sha256,
         "member": make_user("member").pk,

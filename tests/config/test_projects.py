@@ -6,9 +6,9 @@ from django.contrib.auth.models import User
 from django.db import connections
 from django.test import Client
 
-from generation import members, sign_up
+from generation import members
 from generation.members import MemberError
-from generation.models import AuditEntry, Membership, Project, Role, Verb
+from generation.models import Membership, Project, Role
 from tests.annotation.factories import claim, make_campaign, submit
 from tests.factories import make_source, make_user
 
@@ -205,54 +205,3 @@ class TestAccount:
     def test_it_is_linked_from_every_page(self, client: Client) -> None:
         client.force_login(make_user("anna"))
         assert 'href="/account/"' in text(client.get("/"))
-
-
-class TestSignUp:
-    SENT = {"username": "nora", "email": "n@example.org", "password1": "", "password2": ""}
-    SENT |= dict.fromkeys(("password1", "password2"), "a quiet lantern 7")
-
-    def invited(self, client: Client, back_to: str = "/label/") -> None:
-        """What a checked invitation does."""
-        request: Any = type("Request", (), {"session": client.session})()
-        sign_up.allow(request, back_to=back_to)
-        request.session.save()
-        client.cookies["sessionid"] = request.session.session_key
-
-    def test_it_is_closed_to_whoever_was_not_invited(self, client: Client) -> None:
-        response = client.post("/signup/", self.SENT)
-        assert response.status_code == 404
-        assert "made by invitation" in text(response)
-        assert not User.objects.exists()
-
-    def test_it_makes_one_account_and_leads_back(self, client: Client) -> None:
-        self.invited(client)
-        assert "You were invited" in text(client.get("/signup/"))
-        made = client.post("/signup/", self.SENT)
-        assert made["Location"] == "/label/"
-        nora = User.objects.get()
-        assert client.session["_auth_user_id"] == str(nora.pk)
-        assert nora.check_password("a quiet lantern 7")
-        assert not nora.is_staff
-        assert not Membership.objects.exists()
-        assert AuditEntry.objects.filter(actor=nora, verb=Verb.SIGN_UP).count() == 1
-        again = client.post("/signup/", self.SENT | {"username": "nora2"})
-        assert again.status_code == 404
-        assert User.objects.count() == 1
-
-    def test_it_refuses_names_that_are_taken_and_weak_passwords(self, client: Client) -> None:
-        make_user("Nora", email="n@example.org")
-        self.invited(client)
-        response = client.post(
-            "/signup/", self.SENT | {"password1": "secret", "password2": "secret"}
-        )
-        assert response.status_code == 422
-        for says in ("Somebody is called that", "has this e-mail", "too short"):
-            assert says in text(response)
-        assert User.objects.count() == 1
-
-    def test_it_forgets_the_invitation_after_an_hour(
-        self, client: Client, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(sign_up, "OPEN_FOR", -sign_up.OPEN_FOR)
-        self.invited(client)
-        assert client.get("/signup/").status_code == 404

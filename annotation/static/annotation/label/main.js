@@ -37,6 +37,7 @@ function open(element) {
   page = form ? openSet(element, form) : openEmpty(element);
   outbox?.show();
   element.focus({ preventScroll: true });
+  window.htmx?.process(element);
   element.dataset.ready = "";
 }
 
@@ -173,6 +174,8 @@ function openSet(element, form) {
     if (missing) return announce(word("needs", { dimension: missing }));
     tick();
     form.elements.seconds.value = (spent / 1000).toFixed(1);
+    // The answers of a practice set are shown on a page of their own.
+    if (element.hasAttribute("data-practice")) return form.submit();
     sets = { count: sets.count + 1, seconds: sets.seconds + spent / 1000 };
     submitted = performance.now();
     leave(element, form);
@@ -420,7 +423,7 @@ function suggestBreak(element) {
 function start() {
   const element = root();
   if (!element) return;
-  if (element.hasAttribute("data-preview")) return open(element);
+  if (element.matches("[data-preview], [data-practice]")) return open(element);
   outbox = createOutbox({
     user: element.dataset.user,
     extra: have,
