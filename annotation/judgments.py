@@ -60,7 +60,7 @@ def record(
         _require_takes_answers(turn, campaign)
         for slug, answer in answers.items():
             _check(slug, answer, names, candidates, len(turn.order))
-        _require_complete(criteria, answers)
+        _require_complete(criteria, answers, turn.kind)
         made = _store(turn, answers, criteria, candidates)
         turn.state = State.SUBMITTED
         turn.submission = submission
@@ -149,6 +149,8 @@ def _require_own(turn: Assignment, user: User) -> None:
 
 
 def _require_takes_answers(turn: Assignment, campaign: Campaign) -> None:
+    if turn.kind == Assignment.Kind.REVIEW:
+        return  # decisions hold no lease, and are made after a campaign was closed too
     if campaign.state != Campaign.State.OPEN:
         raise Refused(_not_open(campaign), "closed")
     if turn.state == State.EXPIRED:
@@ -214,7 +216,9 @@ def _check(
         )
 
 
-def _require_complete(criteria: Sequence[Criterion], answers: Mapping[str, Answer]) -> None:
+def _require_complete(
+    criteria: Sequence[Criterion], answers: Mapping[str, Answer], kind: str
+) -> None:
     if not criteria:
         raise Refused(
             "Nothing is asked about this set any more, so there is nothing to store. Skip it.",
@@ -225,7 +229,8 @@ def _require_complete(criteria: Sequence[Criterion], answers: Mapping[str, Answe
         for criterion in criteria
         if criterion.required and criterion.dimension.slug not in answers
     ]
-    if missing:
+    # What a reviewer leaves out stays as the annotators said it.
+    if missing and kind != Assignment.Kind.REVIEW:
         verb = "needs" if len(missing) == 1 else "need"
         raise Refused(
             f"{_join(missing)} still {verb} an answer: choose a best and a worst, no difference, "

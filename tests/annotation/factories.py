@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from django.contrib.auth.models import User
+from django.utils import timezone
 
 from annotation import campaigns, judgments, queue
 from annotation.judgments import Answer
-from annotation.models import Assignment, Campaign, Criterion, Dimension, Judgment, Wording
+from annotation.models import (
+    Assignment,
+    Campaign,
+    Criterion,
+    Dimension,
+    Gold,
+    Item,
+    Judgment,
+    Wording,
+)
 from generation.models import CandidateSet, Task
 from tests.factories import make_set, make_source, make_task
 
@@ -79,4 +91,61 @@ def submit(
         user=assignment.annotator,
         answers=picks(assignment) if answers is None else answers,
         **fields,
+    )
+
+
+# Turns as they lie in the database, without the queue -------------------------------------------
+
+
+def make_turn(
+    item: Item,
+    user: User,
+    said: Mapping[Dimension, tuple[int, int] | str] | None = None,
+    *,
+    kind: str = Assignment.Kind.WORK,
+    order: list[int] | None = None,
+    at: datetime | None = None,
+    slot: int | None = None,
+    **fields: Any,
+) -> Assignment:
+    """A submitted turn; `said` maps a dimension to (best, worst) indexes or to an outcome."""
+    at = at or timezone.now()
+    taken = item.assignments.filter(kind=kind).count()
+    turn = Assignment.objects.create(
+        item=item,
+        set_id=item.set_id,
+        annotator=user,
+        kind=kind,
+        slot=taken if slot is None else slot,
+        order=list(range(item.set.size)) if order is None else order,
+        state=Assignment.State.SUBMITTED,
+        lease_until=at,
+        submitted_at=at,
+        **fields,
+    )
+    by_index = {candidate.index: candidate for candidate in item.set.candidates.all()}
+    for dimension, answer in (said or {}).items():
+        best, worst, outcome = None, None, Judgment.Outcome.PICKED.value
+        if isinstance(answer, str):
+            outcome = answer
+        else:
+            best, worst = (by_index[index] for index in answer)
+        Judgment.objects.create(
+            assignment=turn,
+            set_id=item.set_id,
+            dimension=dimension,
+            wording=dimension.wording,
+            outcome=outcome,
+            best=best,
+            worst=worst,
+        )
+    return turn
+
+
+def make_gold(
+    set_: CandidateSet, dimension: Dimension, best: int = 0, worst: int = 1, **fields: Any
+) -> Gold:
+    by_index = {candidate.index: candidate for candidate in set_.candidates.all()}
+    return Gold.objects.create(
+        set=set_, dimension=dimension, best=by_index[best], worst=by_index[worst], **fields
     )
