@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-WIDTH, HEIGHT = 520, 170
+WIDTH, HEIGHT = 380, 160
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 10, 24
+INSET = 16
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def bar_chart(
     shown: Sequence[str],
     rows: list[list[str]],
     level: float | None = None,
-    ticks: int = 6,
+    ticks: int = 4,
     percent: bool = False,
     download: str = "",
 ) -> Chart | None:
@@ -105,15 +106,17 @@ def band_chart(
     names: Sequence[str],
     points: Sequence[tuple[float, float, float]],
     rows: list[list[str]],
-    ticks: int = 6,
+    ticks: int = 4,
     download: str = "",
 ) -> Chart | None:
     """Shares with their intervals, (value, low, high), evenly spaced on an axis from 0 to 1."""
     if not points:
         return None
-    step = (WIDTH - LEFT - RIGHT) / max(1, len(points) - 1)
+    # Inset, so that the names of the first and the last point have room.
+    first, last = LEFT + INSET, WIDTH - RIGHT - INSET
+    step = (last - first) / max(1, len(points) - 1)
     xs = [
-        LEFT + (place * step if len(points) > 1 else (WIDTH - LEFT - RIGHT) / 2)
+        first + place * step if len(points) > 1 else (first + last) / 2
         for place in range(len(points))
     ]
     at = [tuple(_up(share, 0.0, 1.0) for share in point) for point in points]

@@ -100,6 +100,8 @@ def undo(*, user: User, campaign: Campaign) -> Assignment:
                 state__in=[State.SUBMITTED, State.SKIPPED],
                 submitted_at__isnull=False,
             )
+            # A decision is withdrawn on the review page, where its history stands.
+            .exclude(kind=Assignment.Kind.REVIEW)
             .select_for_update(of=("self",))
             .order_by("-submitted_at", "-pk")
             .first()

@@ -62,7 +62,7 @@ def coverage(campaign: Campaign) -> Coverage:
     counted: dict[tuple[int, int], Counter[str]] = {}
     outcomes = (
         Judgment.objects.current()
-        .filter(assignment__item__campaign=campaign)
+        .filter(assignment__item__campaign=campaign, assignment__kind=Assignment.Kind.WORK)
         .values_list("set__source__task", "dimension", "outcome")
         .annotate(n=Count("pk"))
     )

@@ -9,8 +9,10 @@ from django.utils.translation import gettext_lazy as _
 
 from annotation.campaigns import tasks_of
 from annotation.judged import Filters
-from annotation.models import Campaign, Dimension, Judgment
+from annotation.models import Assignment, Campaign, Dimension, Judgment
 from generation.models import Task
+
+Kind = Assignment.Kind
 
 
 class Day(forms.DateInput):
@@ -67,6 +69,16 @@ class LabelFilterForm(FilterForm):
         choices=[("", _("All answers")), *Judgment.Outcome.choices],
         required=False,
         label=_("Answer"),
+    )
+    kind = forms.ChoiceField(
+        choices=[
+            ("", _("All kinds")),
+            (Kind.WORK.value, _("Work")),
+            (Kind.GOLD.value, _("Known answers")),
+            (Kind.REPEAT.value, _("Repeats")),
+        ],
+        required=False,
+        label=_("Kind"),
     )
     person = forms.IntegerField(required=False, widget=forms.HiddenInput)
 

@@ -242,7 +242,7 @@ def hourly_chart(judged: Judged, download: str) -> Chart | None:
         values=values,
         shown=[str(value) for value in values],
         rows=[[name, str(value)] for name, value in zip(names, values, strict=True) if value],
-        ticks=5,
+        ticks=3,
         download=download,
     )
 

@@ -156,9 +156,11 @@ def labels(judgments: Any, names: Names) -> Table:
         yield said
 
 
-def labelled(campaign: Campaign, filters: Filters, outcome: str = "") -> Any:
+def labelled(campaign: Campaign, filters: Filters, outcome: str = "", kind: str = "") -> Any:
     """The judgments that stand, newest first."""
     rows = standing(campaign, filters)
     if outcome in Judgment.Outcome.values:
         rows = rows.filter(outcome=outcome)
+    if kind:
+        rows = rows.filter(assignment__kind=kind)
     return rows.order_by("-assignment__submitted_at", "-pk")

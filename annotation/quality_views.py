@@ -38,6 +38,7 @@ SAME_AS_MAJORITY = Q(best=F("majority")) | Q(best__isnull=True, majority__isnull
 PER_PAGE = 50
 COLUMNS = [
     ("name", gettext_lazy("Annotator")),
+    ("signs", gettext_lazy("Look at")),
     ("turns", gettext_lazy("Sets")),
     ("gold", gettext_lazy("Known answers")),
     ("attention", gettext_lazy("Checks failed")),
@@ -48,7 +49,6 @@ COLUMNS = [
     ("seconds", gettext_lazy("Seconds")),
     ("same", gettext_lazy("No difference")),
     ("cannot", gettext_lazy("Can’t judge")),
-    ("signs", gettext_lazy("Look at")),
 ]
 
 
@@ -191,7 +191,12 @@ def labels(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
     campaign = _campaign(request, campaign_id, Role.REVIEWER)
     form = LabelFilterForm(request.GET, campaign)
     filters = replace(form.filters(), person=_allowed_person(request, campaign, form))
-    rows = quality_tables.labelled(campaign, filters, form.cleaned_data.get("outcome") or "")
+    rows = quality_tables.labelled(
+        campaign,
+        filters,
+        form.cleaned_data.get("outcome") or "",
+        form.cleaned_data.get("kind") or "",
+    )
     people = rows.order_by().values_list("assignment__annotator", flat=True).distinct()
     names = quality_page.names_for(_user(request), campaign, people)
     if request.GET.get("format") == "csv":

@@ -287,6 +287,8 @@ def _agreement(said: list[Said]) -> str:
     if len(set(voices)) == 1:
         return _("all agree")
     most = max(voices.count(voice) for voice in voices)
+    if most == 1:
+        return _("all differ")
     return _("%(most)d of %(all)d say the same") % {"most": most, "all": len(voices)}
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from tests.annotation.factories import make_campaign, make_judged_task, make_tur
 from tests.factories import make_user
 
 NO_DIFFERENCE = 8
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def votes(rows: list[tuple[int, int, int]]) -> Votes:
@@ -166,6 +169,21 @@ class TestRank:
     def test_it_ranks_nothing_without_comparisons(self) -> None:
         none = np.zeros(0, np.int64)
         assert aggregation.rank(Pairs(none, none, none, none)).scores == {}
+
+
+def test_it_keeps_its_library_out_of_the_web_process() -> None:
+    program = """
+import sys
+from config.wsgi import application
+from django.urls import get_resolver
+assert get_resolver().url_patterns
+import annotation.quality_views, annotation.review_views, annotation.jobs
+print(sorted({"crowdkit", "scipy", "sklearn", "nltk", "torch"} & set(sys.modules)))
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
 
 
 @pytest.mark.django_db

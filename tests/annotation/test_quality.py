@@ -608,6 +608,8 @@ class TestPages:
         asked: dict[str, Any] = {"dimension": dimension.pk, "outcome": "no_difference"}
         none = client.get(url, asked)
         assert none.context["page"].paginator.count == 0
+        gold = client.get(url, {"kind": "gold"})
+        assert gold.context["page"].paginator.count == 2
         client.force_login(make_user(role=Role.REVIEWER))
         probed = client.get(url, {"person": people[0].pk})
         assert probed.context["page"].paginator.count == 11

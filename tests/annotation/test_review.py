@@ -9,7 +9,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
-from annotation import review
+from annotation import judgments, review
 from annotation.errors import Refused
 from annotation.judgments import Answer
 from annotation.models import Assignment, Campaign, Dimension, Flag, Gold, Item, Judgment
@@ -161,6 +161,15 @@ class TestDecide:
                 review.decide(item=wild, user=judge, answers=answers)
         assert review.standing(wild) == kept
         assert Assignment.objects.filter(kind=Kind.REVIEW).count() == 1
+
+    def test_undoing_one_s_own_labels_leaves_decisions_alone(
+        self, campaign: Campaign, dimensions: list[Dimension], people: list[User]
+    ) -> None:
+        wild = items(campaign)[2]
+        decision = review.decide(item=wild, user=people[0], answers=picks(dimensions[0]))
+        reopened = judgments.undo(user=people[0], campaign=campaign)
+        assert reopened.kind == Kind.WORK
+        assert review.standing(wild) == decision
 
     def test_it_can_be_withdrawn(
         self, campaign: Campaign, dimensions: list[Dimension], judge: User
