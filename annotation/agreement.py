@@ -132,12 +132,12 @@ def alpha_interval(
     if not kept.any():
         return NOTHING
     size = counts.shape[1]
-    if clusters is None:
-        patterns, times = np.unique(counts[kept], axis=0, return_counts=True)
-        rows = coincidences(patterns).reshape(len(patterns), size * size)
-    else:
-        flat = coincidences(counts[kept]).reshape(-1, size * size)
-        rows, times = _distinct(_sum_by(clusters[kept], flat))
+    patterns, which, times = _patterns(counts[kept])
+    rows = coincidences(patterns).reshape(len(patterns), size * size)
+    if clusters is not None:
+        names, places = np.unique(clusters[kept], return_inverse=True)
+        sums = [np.bincount(places, rows[which, column], len(names)) for column in range(size**2)]
+        rows, times = _distinct(np.stack(sums, 1))
 
     def figure(sums: Floats) -> Floats:
         return _alphas(sums.reshape(-1, size, size), level, scores)
@@ -156,11 +156,11 @@ def pairwise(counts: Ints) -> float:
 
 def pairwise_interval(counts: Ints, *, seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
     """The share of agreeing pairs with its percentile bootstrap interval over units."""
-    agreeing, pairs = _pairs(counts)
-    kept = pairs > 0
+    kept = counts.sum(1) > 1
     if not kept.any():
         return NOTHING
-    rows, times = _distinct(np.stack([agreeing[kept], pairs[kept]], 1))
+    patterns, _, times = _patterns(counts[kept])
+    rows = np.stack(_pairs(patterns), 1)
 
     def figure(sums: Floats) -> Floats:
         return np.asarray(sums[:, 0] / sums[:, 1])
@@ -174,10 +174,21 @@ def _pairs(counts: Ints) -> tuple[Floats, Floats]:
     return (n * (n - 1)).sum(1) / 2, people * (people - 1) / 2
 
 
-def _sum_by(clusters: Ints, rows: Floats) -> Floats:
-    order = np.argsort(clusters, kind="stable")
-    _, starts = np.unique(clusters[order], return_index=True)
-    return np.asarray(np.add.reduceat(rows[order], starts, axis=0))
+def _patterns(counts: Ints) -> tuple[Ints, Ints, Ints]:
+    """The distinct rows of counts, which of them each row is, and how often each occurs.
+
+    Of a hundred thousand units there are some dozens; a row is told by one number to base (most
+    people + 1) where that fits.
+    """
+    base, values = int(counts.max()) + 1, counts.shape[1]
+    if base**values < 2**62:
+        keys = counts @ (base ** np.arange(values, dtype=np.int64))
+        _, first, which, times = np.unique(
+            keys, return_index=True, return_inverse=True, return_counts=True
+        )
+        return counts[first], which, times
+    patterns, which, times = np.unique(counts, axis=0, return_inverse=True, return_counts=True)
+    return patterns, which.reshape(-1), times
 
 
 def _distinct(rows: Floats) -> tuple[Floats, Ints]:

@@ -159,6 +159,16 @@ class TestIntervals:
         assert together.value == pytest.approx(apart.value)
         assert together.high - together.low > 1.5 * (apart.high - apart.low)
 
+    def test_it_is_the_same_for_crowds_too_large_for_one_number(self) -> None:
+        """Counts times 300 leave shares as they are; ten values to base 901 overflow a number."""
+        rng = np.random.default_rng(6)
+        counts = rng.multinomial(3, [0.1] * 10, size=40) * 300
+        found = agreement.alpha_interval(counts, "nominal")
+        assert found.value == pytest.approx(agreement.alpha(counts, "nominal"))
+        assert agreement.pairwise_interval(counts).value == pytest.approx(
+            agreement.pairwise(counts)
+        )
+
     def test_it_says_that_there_is_nothing_to_say(self) -> None:
         alone = np.array([[1, 0], [0, 1]])
         assert not agreement.alpha_interval(alone, "nominal").known
