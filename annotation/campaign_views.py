@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from django.contrib import messages
 from django.contrib.auth.models import User
@@ -19,25 +18,23 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from annotation import contents, guides, practice, progress, queue, views
 from annotation.campaign_forms import CampaignForm
-from annotation.campaigns import MOVES, admits, change_state, ready_sets, tasks_of
+from annotation.campaign_head import head
+from annotation.campaigns import admits, change_state, ready_sets, tasks_of
 from annotation.contents_forms import ContentsForm
 from annotation.errors import Refused
 from annotation.models import Assignment, Campaign, Item
 from generation import audit
 from generation.access import (
-    includes,
     may,
     may_anywhere,
     needs,
     projects_of,
     require,
-    role_in,
     user_of,
 )
 from generation.models import CandidateSet, Project, Role, Verb
 
 View = Callable[..., HttpResponseBase]
-VERBS = {"open": lazy("Open"), "paused": lazy("Pause"), "closed": lazy("Close")}
 Purpose = Campaign.Purpose
 PURPOSES = {
     "preference": (lazy("Best and worst"), lazy("of each set, per dimension; the loop learns it")),
@@ -54,19 +51,6 @@ def get_campaign_for_user(request: HttpRequest, campaign_id: int, role: Role) ->
 
 def get_campaign_for_manager(request: HttpRequest, campaign_id: int) -> Campaign:
     return get_campaign_for_user(request, campaign_id, Role.MANAGER)
-
-
-def head(request: HttpRequest, found: Campaign, tab: str) -> dict[str, Any]:
-    """What the head of every page of a campaign shows: its state, buttons and tabs."""
-    role = role_in(user_of(request), found.project_id)
-    return {
-        "campaign": found,
-        "tab": tab,
-        "manages": includes(role, Role.MANAGER),
-        "reviews": includes(role, Role.REVIEWER),
-        "labels": includes(role, Role.ANNOTATOR),
-        "moves": [(state, VERBS[state]) for state in MOVES[found.state]],
-    }
 
 
 @require_GET

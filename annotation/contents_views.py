@@ -16,7 +16,8 @@ from django.utils.translation import ngettext
 from django.views.decorators.http import require_http_methods
 
 from annotation import comparisons, contents
-from annotation.campaign_views import get_campaign_for_manager, head
+from annotation.campaign_head import head
+from annotation.campaign_views import get_campaign_for_manager
 from annotation.campaigns import add_sets
 from annotation.contents_forms import ContentsForm
 from annotation.errors import Refused

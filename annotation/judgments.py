@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -14,10 +14,10 @@ from django.utils.text import get_text_list
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from annotation import queue, turns
+from annotation import quality, queue, turns
 from annotation.errors import Refused
-from annotation.models import Assignment, Campaign, Flag, Judgment
-from annotation.turns import Asked, Turn
+from annotation.models import Assignment, Campaign, Flag, Judgment, Seat
+from annotation.turns import Turn
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -66,25 +66,37 @@ def record(
         require_takes_answers(turn, correction=correction)
         for slug, answer in answers.items():
             _check(slug, answer, turn)
-        _require_complete(turn.asked, answers)
+        _require_complete(turn, answers)
         made = _store(turn, answers)
         finish(turn, submission=submission, seconds_spent=seconds_spent, comment=comment)
+        if turn.assignment.kind == Kind.GOLD:
+            quality.after_gold(assignment=turn.assignment)
     return made
 
 
 def finish(
     turn: Turn, *, submission: UUID | None, seconds_spent: float | None, comment: str = ""
 ) -> None:
-    """Mark the turn as submitted; as late where its slot has gone to somebody else."""
+    """Mark the turn as submitted; as late where its slot was taken away or has gone."""
     row = turn.assignment
     given_back = row.state in {State.EXPIRED, State.LATE}
-    taken = given_back and row.kind == Kind.WORK and not queue.reopen(row, turn.campaign)
+    taken = (
+        given_back
+        and row.kind == Kind.WORK
+        and (_is_paused(row, turn.campaign) or not queue.reopen(row, turn.campaign))
+    )
     row.state = State.LATE if taken else State.SUBMITTED
     row.submission = submission
     row.seconds_spent = _seconds(seconds_spent)
     row.submitted_at = timezone.now()
     row.comment = comment
     row.save(update_fields=["state", "submission", "seconds_spent", "submitted_at", "comment"])
+
+
+def _is_paused(row: Assignment, campaign: Campaign) -> bool:
+    return Seat.objects.filter(
+        campaign=campaign, user=row.annotator_id, paused_at__isnull=False
+    ).exists()
 
 
 def skip(*, assignment: Assignment | int, user: User, reason: str = "") -> Assignment:
@@ -133,6 +145,7 @@ def undo(*, user: User, campaign: Campaign) -> Assignment:
                 state__in=[State.SUBMITTED, State.SKIPPED, State.LATE],
                 submitted_at__isnull=False,
             )
+            # A decision is withdrawn on the review page, where its history stands.
             .exclude(kind__in=[Kind.PRACTICE, Kind.REVIEW])
             .select_for_update(of=("self",))
             .order_by("-submitted_at", "-pk")
@@ -196,6 +209,11 @@ def require_takes_answers(turn: Turn, *, correction: bool = True) -> None:
                 "You skipped this set; these answers were not stored. Undo the skip or go on with "
                 "the next set."
             ),
+            "stale",
+        )
+    if row.state == State.EXPIRED and row.submitted_at is not None:
+        raise Refused(
+            _("This set was given to other people; your earlier answers are kept in its history."),
             "stale",
         )
     if row.kind == Kind.PRACTICE and row.state == State.SUBMITTED:
@@ -317,14 +335,15 @@ def _check(slug: str, answer: Answer, turn: Turn) -> None:
         )
 
 
-def _require_complete(asked: Sequence[Asked], answers: Mapping[str, Answer]) -> None:
-    if not asked:
+def _require_complete(turn: Turn, answers: Mapping[str, Answer]) -> None:
+    if not turn.asked:
         raise Refused(
             _("Nothing is asked about this set any more, so there is nothing to store. Skip it."),
             "stale",
         )
-    missing = [one.name for one in asked if one.required and one.slug not in answers]
-    if missing:
+    missing = [one.name for one in turn.asked if one.required and one.slug not in answers]
+    # What a reviewer leaves out stays as the annotators said it.
+    if missing and turn.assignment.kind != Kind.REVIEW:
         raise Refused(
             ngettext(
                 "%(names)s still needs an answer: choose a best and a worst, no difference, or "

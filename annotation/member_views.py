@@ -20,7 +20,8 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods
 
 from annotation import members
-from annotation.campaign_views import get_campaign_for_manager, head
+from annotation.campaign_head import head
+from annotation.campaign_views import get_campaign_for_manager
 from annotation.campaigns import admits
 from annotation.errors import Refused
 from annotation.models import Campaign

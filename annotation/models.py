@@ -244,6 +244,8 @@ class Seat(models.Model):
     practice_passed_at = models.DateTimeField(null=True, blank=True)
     paused_at = models.DateTimeField(null=True, blank=True)
     paused_reason = models.CharField(max_length=300, blank=True)
+    # Known answers given before it do not pause the person again.
+    resumed_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["campaign", "user"], name="seat_once")]
@@ -528,6 +530,10 @@ class Flag(models.Model):
     assignment = models.ForeignKey(Assignment, on_delete=models.CASCADE, related_name="flags")
     reason = models.CharField(max_length=300)
     resolved_at = models.DateTimeField(null=True, blank=True)
+    resolved_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    note = models.CharField(max_length=300, blank=True)  # what was done about it
     created_at = models.DateTimeField(auto_now_add=True)
 
     def __str__(self) -> str:
@@ -564,6 +570,54 @@ class Gold(models.Model):
 
     def __str__(self) -> str:
         return f"gold of set {self.set_id}"
+
+
+class Aggregation(models.Model):
+    """What a campaign's judgments add up to when people count by their estimated reliability."""
+
+    campaign = models.OneToOneField(Campaign, on_delete=models.CASCADE, related_name="aggregation")
+    requested_at = models.DateTimeField(null=True, blank=True)
+    made_at = models.DateTimeField(null=True, blank=True)
+    judgments = models.PositiveIntegerField(default=0)  # it was made from
+    seconds = models.FloatField(null=True, blank=True)  # it took
+    # A list of {"user", "dimension", "n", "accuracy", "attentive"}.
+    reliability = models.JSONField(default=list, blank=True)
+
+    def __str__(self) -> str:
+        return f"aggregation of {self.campaign_id}"
+
+
+class Consensus(models.Model):
+    """The weighted answer about an item on a dimension, beside the plain majority's."""
+
+    item = models.ForeignKey(Item, on_delete=models.CASCADE, related_name="consensus")
+    dimension = models.ForeignKey(Dimension, on_delete=models.CASCADE, related_name="+")
+    # None stands for "no difference".
+    best = models.ForeignKey(Candidate, null=True, on_delete=models.CASCADE, related_name="+")
+    worst = models.ForeignKey(Candidate, null=True, on_delete=models.CASCADE, related_name="+")
+    confidence = models.FloatField()  # probability of the best
+    people = models.PositiveSmallIntegerField()
+    majority = models.ForeignKey(Candidate, null=True, on_delete=models.CASCADE, related_name="+")
+    majority_share = models.FloatField()
+    scores = models.JSONField(default=dict)  # candidate index → noisy Bradley–Terry score, 0 to 1
+
+    class Meta:
+        verbose_name_plural = "consensus"
+        constraints = [
+            models.UniqueConstraint(fields=["item", "dimension"], name="consensus_once"),
+            models.CheckConstraint(
+                condition=Q(confidence__range=(0, 1), majority_share__range=(0, 1)),
+                name="consensus_shares",
+            ),
+            models.CheckConstraint(
+                condition=Q(best__isnull=True, worst__isnull=True)
+                | Q(best__isnull=False, worst__isnull=False) & ~Q(best=F("worst")),
+                name="consensus_best_is_not_worst",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"consensus of item {self.item_id}"
 
 
 class Feedback(models.Model):

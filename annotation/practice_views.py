@@ -17,7 +17,8 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods
 
 from annotation import practice
-from annotation.campaign_views import get_campaign_for_manager, head
+from annotation.campaign_head import head
+from annotation.campaign_views import get_campaign_for_manager
 from annotation.campaigns import admits, criteria_for
 from annotation.models import Assignment, Campaign, Dimension, Gold, Item
 from generation import audit

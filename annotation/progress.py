@@ -84,11 +84,13 @@ def coverage(campaign: Campaign) -> Coverage:
 
 def _outcomes(campaign: Campaign) -> QuerySet[Any, tuple[int, int, str, int]]:
     """How often each task got each outcome on each dimension, in the turns that count."""
-    turns = {"assignment__item__campaign": campaign, "assignment__kind": Assignment.Kind.WORK}
+    turns = {
+        "assignment__item__campaign": campaign,
+        "assignment__kind": Assignment.Kind.WORK,
+        "assignment__state": Assignment.State.SUBMITTED,
+    }
     if campaign.purpose == Campaign.Purpose.RATING:
-        ratings = Rating.objects.filter(
-            **turns, dimension__isnull=False, assignment__state=Assignment.State.SUBMITTED
-        )
+        ratings = Rating.objects.counted().filter(**turns, dimension__isnull=False)
         return ratings.values_list(
             "assignment__set__source__task", "dimension", Value(Judgment.Outcome.PICKED.value)
         ).annotate(n=Count("pk"))

@@ -1,6 +1,14 @@
 from django.urls import URLPattern, URLResolver, path
 
-from annotation import campaign_views, contents_views, member_views, practice_views, views
+from annotation import (
+    campaign_views,
+    contents_views,
+    member_views,
+    practice_views,
+    quality_views,
+    review_views,
+    views,
+)
 
 app_name = "annotation"
 
@@ -32,4 +40,40 @@ urlpatterns: list[URLPattern | URLResolver] = [
         "campaigns/<int:campaign_id>/gold/<int:item_id>/", practice_views.set_gold, name="set_gold"
     ),
     path("join/<str:secret>/", member_views.join, name="join"),
+    # Quality and review
+    path("campaigns/<int:campaign_id>/quality/", quality_views.quality, name="quality"),
+    path(
+        "campaigns/<int:campaign_id>/quality/consensus/", quality_views.consensus, name="consensus"
+    ),
+    path("campaigns/<int:campaign_id>/quality/pause/", quality_views.pause_all, name="pause_all"),
+    path(
+        "campaigns/<int:campaign_id>/quality/gold/",
+        quality_views.known_answers,
+        name="known_answers",
+    ),
+    path(
+        "campaigns/<int:campaign_id>/quality/people/<int:user_id>/",
+        quality_views.person,
+        name="quality_person",
+    ),
+    path("campaigns/<int:campaign_id>/labels/", quality_views.labels, name="labels"),
+    path("campaigns/<int:campaign_id>/review/", review_views.queue, name="review"),
+    path(
+        "campaigns/<int:campaign_id>/review/<int:item_id>/", review_views.item, name="review_item"
+    ),
+    path(
+        "campaigns/<int:campaign_id>/review/<int:item_id>/withdraw/",
+        review_views.withdraw,
+        name="review_withdraw",
+    ),
+    path(
+        "campaigns/<int:campaign_id>/review/<int:item_id>/gold/",
+        review_views.make_gold,
+        name="review_gold",
+    ),
+    path(
+        "campaigns/<int:campaign_id>/flags/<int:flag_id>/",
+        review_views.flag,
+        name="review_flag",
+    ),
 ]

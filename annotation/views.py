@@ -113,7 +113,8 @@ def turn(request: HttpRequest, assignment_id: int) -> HttpResponseBase:
     mine = _get_turn_for_user(request, assignment_id)
     row, campaign = mine.assignment, mine.campaign
     if row.state == State.SKIPPED or (
-        row.state == State.EXPIRED and not queue.reopen(row, campaign)
+        row.state == State.EXPIRED
+        and (row.submitted_at is not None or not queue.reopen(row, campaign))
     ):
         return _notice(request, campaign, _over(row))
     if campaign.state != Campaign.State.OPEN:

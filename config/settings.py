@@ -119,6 +119,11 @@ CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "celerybeat-schedule")
 # A bell that is not heard before the next one rings is dropped.
 CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "ring the loop": {"task": "modeling.jobs.ring", "schedule": 10.0, "options": {"expires": 10}},
+    "expire leases": {
+        "task": "annotation.jobs.expire_leases",
+        "schedule": 30.0,
+        "options": {"expires": 30},
+    },
     "ring generation": {
         "task": "generation.jobs.ring_generation",
         "schedule": 10.0,

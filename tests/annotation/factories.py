@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from django.contrib.auth.models import User
+from django.utils import timezone
 
 from annotation import campaigns, judgments, queue
 from annotation.judgments import Answer
@@ -16,6 +18,7 @@ from annotation.models import (
     Criterion,
     Dimension,
     Gold,
+    Item,
     Judgment,
     Wording,
 )
@@ -91,14 +94,64 @@ def submit(
     )
 
 
-def make_gold(candidate_set: CandidateSet, best: int = 0, worst: int = 1, **fields: Any) -> None:
-    """A known answer to every dimension of the set's task."""
-    by_index = {candidate.index: candidate for candidate in candidate_set.candidates.all()}
-    for criterion in candidate_set.source.task.criteria.all():
-        Gold.objects.create(
-            set=candidate_set,
-            dimension=criterion.dimension,
-            best=by_index[best],
-            worst=by_index[worst],
-            **fields,
+# Turns as they lie in the database, without the queue -------------------------------------------
+
+
+def make_turn(
+    item: Item,
+    user: User,
+    said: Mapping[Dimension, tuple[int, int] | str] | None = None,
+    *,
+    kind: str = Assignment.Kind.WORK,
+    order: list[int] | None = None,
+    at: datetime | None = None,
+    slot: int | None = None,
+    **fields: Any,
+) -> Assignment:
+    """A submitted turn; `said` maps a dimension to (best, worst) indexes or to an outcome."""
+    at = at or timezone.now()
+    taken = item.assignments.filter(kind=kind).count()
+    turn = Assignment.objects.create(
+        item=item,
+        set_id=item.set_id,
+        annotator=user,
+        kind=kind,
+        slot=taken if slot is None else slot,
+        order=list(range(item.set.size)) if order is None else order,
+        state=Assignment.State.SUBMITTED,
+        lease_until=at,
+        submitted_at=at,
+        **fields,
+    )
+    by_index = {candidate.index: candidate for candidate in item.set.candidates.all()}
+    for dimension, answer in (said or {}).items():
+        best, worst, outcome = None, None, Judgment.Outcome.PICKED.value
+        if isinstance(answer, str):
+            outcome = answer
+        else:
+            best, worst = (by_index[index] for index in answer)
+        Judgment.objects.create(
+            assignment=turn,
+            set_id=item.set_id,
+            dimension=dimension,
+            wording=dimension.wording,
+            outcome=outcome,
+            best=best,
+            worst=worst,
         )
+    return turn
+
+
+def make_gold(
+    set_: CandidateSet, dimension: Dimension, best: int = 0, worst: int = 1, **fields: Any
+) -> Gold:
+    by_index = {candidate.index: candidate for candidate in set_.candidates.all()}
+    return Gold.objects.create(
+        set=set_, dimension=dimension, best=by_index[best], worst=by_index[worst], **fields
+    )
+
+
+def make_golds(candidate_set: CandidateSet, best: int = 0, worst: int = 1, **fields: Any) -> None:
+    """A known answer to every dimension of the set's task."""
+    for criterion in candidate_set.source.task.criteria.all():
+        make_gold(candidate_set, criterion.dimension, best, worst, **fields)

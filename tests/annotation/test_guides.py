@@ -140,7 +140,7 @@ class TestGuide:
 
 
 def migration() -> Any:
-    return import_module("modeling.migrations.0010_write_longer_guides")
+    return import_module("modeling.migrations.0003_write_longer_guides")
 
 
 @pytest.mark.django_db

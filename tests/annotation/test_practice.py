@@ -297,7 +297,8 @@ class TestGoldPages:
         know(other, 1)
         gold = Gold.objects.order_by("pk")[0]
         url = f"/campaigns/{campaign.pk}/gold/"
-        assert manager.post(url, {"gold": gold.pk, "do": "delete"}).status_code == 404
+        page = manager.post(url, {"gold": gold.pk, "do": "delete"}, follow=True)
+        assert "no such known answer" in page.content.decode()
         assert manager.get(f"{url}{other.items.get().pk}/").status_code == 404
         assert Gold.objects.filter(pk=gold.pk).exists()
 

@@ -14,7 +14,7 @@ from generation.models import CandidateSet
 from tests.annotation.factories import (
     claim,
     make_campaign,
-    make_gold,
+    make_golds,
     make_judged_task,
     submit,
 )
@@ -240,7 +240,7 @@ class TestKnownAnswers:
     def test_it_mixes_in_gold_beside_the_overlap(self) -> None:
         campaign, user = make_campaign(sets=2, gold_rate=1.0), make_user()
         gold = campaign.items.all()[0]
-        make_gold(gold.set)
+        make_golds(gold.set)
         submit(claim(make_user(), campaign))  # somebody has seen it already
         turn = claim(user, campaign)
         assert (turn.item_id, turn.kind) == (gold.pk, Kind.GOLD)
@@ -254,7 +254,7 @@ class TestKnownAnswers:
     def test_it_keeps_practice_sets_out_of_the_work(self) -> None:
         campaign = make_campaign(sets=2, gold_rate=1.0)
         practised, other = campaign.items.order_by("position")
-        make_gold(practised.set, practice=True)
+        make_golds(practised.set, practice=True)
         turn = claim(user := make_user(), campaign)
         assert (turn.item_id, turn.kind) == (other.pk, Kind.WORK)
         submit(turn)

@@ -13,7 +13,7 @@ from django.test import Client
 from django.urls import URLResolver, get_resolver
 from django.utils import timezone
 
-from annotation.models import Assignment
+from annotation.models import Assignment, Flag
 from generation import tokens
 from generation.models import Membership, Project, Role
 from generation.ownership import JobState
@@ -45,6 +45,7 @@ class Row:
     path: str
     get: str | None = None
     post: str | None = None
+    sent: tuple[tuple[str, str], ...] = ()  # by the post
 
 
 TABLE: dict[str, Row] = {
@@ -120,6 +121,42 @@ TABLE: dict[str, Row] = {
         "/campaigns/{campaign}/gold/{item}/", get=IN[RUN], post=IN[RUN]
     ),
     "campaigns/<int:campaign_id>/guide/": Row("/campaigns/{campaign}/guide/", get=IN[LABEL]),
+    "campaigns/<int:campaign_id>/quality/": Row(
+        "/campaigns/{campaign}/quality/", get=IN[Role.REVIEWER]
+    ),
+    "campaigns/<int:campaign_id>/quality/consensus/": Row(
+        "/campaigns/{campaign}/quality/consensus/", post=IN[RUN]
+    ),
+    "campaigns/<int:campaign_id>/quality/pause/": Row(
+        "/campaigns/{campaign}/quality/pause/", post=IN[RUN]
+    ),
+    "campaigns/<int:campaign_id>/quality/gold/": Row(
+        "/campaigns/{campaign}/quality/gold/", get=IN[RUN], post=IN[RUN]
+    ),
+    "campaigns/<int:campaign_id>/quality/people/<int:user_id>/": Row(
+        "/campaigns/{campaign}/quality/people/{worker}/",
+        get=IN[RUN],
+        post=IN[RUN],
+        sent=(("verb", "resume"),),
+    ),
+    "campaigns/<int:campaign_id>/labels/": Row(
+        "/campaigns/{campaign}/labels/", get=IN[Role.REVIEWER]
+    ),
+    "campaigns/<int:campaign_id>/review/": Row(
+        "/campaigns/{campaign}/review/", get=IN[Role.REVIEWER]
+    ),
+    "campaigns/<int:campaign_id>/review/<int:item_id>/": Row(
+        "/campaigns/{campaign}/review/{item}/", get=IN[Role.REVIEWER], post=IN[Role.REVIEWER]
+    ),
+    "campaigns/<int:campaign_id>/review/<int:item_id>/withdraw/": Row(
+        "/campaigns/{campaign}/review/{item}/withdraw/", post=IN[Role.REVIEWER]
+    ),
+    "campaigns/<int:campaign_id>/review/<int:item_id>/gold/": Row(
+        "/campaigns/{campaign}/review/{item}/gold/", post=IN[Role.REVIEWER]
+    ),
+    "campaigns/<int:campaign_id>/flags/<int:flag_id>/": Row(
+        "/campaigns/{campaign}/flags/{flag}/", post=IN[Role.REVIEWER]
+    ),
     "join/<str:secret>/": Row("/join/no-such-secret/", get=NOBODY, post=NOBODY),
     # The loop
     "loop/": Row("/loop/", get=ANY[LOOK]),
@@ -233,6 +270,8 @@ def make_site() -> dict[str, Any]:
         "turn": turn.pk,
         "item": item.pk,
         "practised": practised.pk,
+        "worker": annotator.pk,
+        "flag": Flag.objects.create(assignment=turn, reason="dark").pk,
         "picture": candidate.image.sha256,
         "mask": turn.set.source.mask.sha256,
         "member": make_user("member").pk,
@@ -259,6 +298,7 @@ def routes(resolver: Any, before: str = "") -> Iterator[str]:
 ROUTES = list(routes(get_resolver()))
 ADMIN = [route for route in ROUTES if route.startswith("admin/")]
 READS = {row.path: row.get for row in TABLE.values() if row.get is not None}
+SENT = {row.path: dict(row.sent) for row in TABLE.values()}
 ACTS = {row.path: row.post for row in TABLE.values() if row.post is not None}
 
 
@@ -288,7 +328,7 @@ def test_it_lets_those_act_whom_the_table_names(path: str) -> None:
     for who in PEOPLE:
         # Whoever was let in before may have taken the member out.
         Membership.objects.get_or_create(project=site["project"], user_id=site["member"])
-        found[who] = answer(client_of(site["people"][who]).post(path.format(**site)))
+        found[who] = answer(client_of(site["people"][who]).post(path.format(**site), SENT[path]))
     assert found == {who: expected(ACTS[path], who) for who in PEOPLE}
 
 
