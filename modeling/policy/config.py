@@ -59,7 +59,7 @@ class PolicyConfig:
 
     # --- algorithm ---
     algorithm: str = "frozen"  # frozen: Algorithm 1; dynamic: Algorithm 2, reference = EMA
-    steps: int = 260
+    steps: int = 600
     batch_size: int = 16  # sources a step and process
     micro_batch_size: int = 0  # sources whose activations coexist, 0 = the whole batch
     seed: int = 0
@@ -79,8 +79,8 @@ class PolicyConfig:
     cap: float = 0.95  # lambda: a reward above this probability earns nothing more
     order: str = "random"  # which image the reward model sees first: random, both or policy_first
     straight_through: bool = False  # score the finished sample, with the endpoint's gradient
-    anchor_weight: float = 3.0  # times the velocity's squared distance from the anchor
-    tone_weight: float = 100.0  # times the squared distance of the velocities' means under the mask
+    anchor_weight: float = 12.0  # times the velocity's squared distance from the anchor
+    tone_weight: float = 300.0  # times the squared distance of the velocities' means under the mask
     anchor: str = "parent"  # what is held on to: the parent policy, or the base without LoRA
 
     # --- rollouts ---
