@@ -1,0 +1,301 @@
+"""Every page in light and dark: nothing that shuts people out, nothing that runs off the screen.
+
+With ONELOOP_SHOTS=DIR each page is also kept as a picture, to be looked at.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import axe_playwright_python
+import numpy as np
+import pytest
+from django.contrib.auth.models import User
+from PIL import Image as Pillow
+
+from annotation import judgments, members, queue, review
+from annotation.judgments import Answer
+from annotation.models import Assignment, Campaign, Example
+from generation import images, tokens
+from generation.models import Candidate, CandidateSet, Task
+from modeling.models import RewardModel
+from modeling.starter import world
+from tests.annotation.factories import make_campaign, make_dimension, make_golds
+from tests.factories import make_plan, make_policy, make_source, make_task, make_user
+from tests.modeling.test_pages import make_child, make_evaluation, make_round
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.timeout(900),
+]
+AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+PAGES = {
+    "home": "/",
+    "choose": "/label/",
+    "label": "/label/{turn}/",
+    "label-pair": "/label/{pair}/",
+    "label-rating": "/label/{rating}/",
+    "label-practice": "/label/{practice}/",
+    "feedback": "/label/{feedback}/feedback/",
+    "empty": "/label/campaign/{done}/",
+    "history": "/label/history/",
+    "sources": "/sources/",
+    "source-new": "/sources/new/",
+    "campaigns": "/campaigns/",
+    "campaign-new": "/campaigns/new/",
+    "campaign-new-comparison": "/campaigns/new/?purpose=comparison",
+    "campaign": "/campaigns/{campaign}/",
+    "campaign-edit": "/campaigns/{campaign}/edit/",
+    "campaign-preview": "/campaigns/{campaign}/preview/",
+    "campaign-sets": "/campaigns/{campaign}/sets/",
+    "campaign-members": "/campaigns/{campaign}/members/",
+    "campaign-gold": "/campaigns/{campaign}/gold/",
+    "campaign-gold-item": "/campaigns/{campaign}/gold/{item}/",
+    "campaign-guide": "/campaigns/{campaign}/guide/",
+    "quality": "/campaigns/{campaign}/quality/",
+    "quality-person": "/campaigns/{campaign}/quality/people/{person}/",
+    "quality-gold": "/campaigns/{campaign}/quality/gold/",
+    "labels": "/campaigns/{campaign}/labels/",
+    "review": "/campaigns/{campaign}/review/",
+    "review-item": "/campaigns/{campaign}/review/{disputed}/",
+    "join": "/join/{secret}/",
+    "loop": "/loop/",
+    "round": "/loop/{round}/",
+    "policies": "/policies/",
+    "policy": "/policies/{policy}/",
+    "reward-model": "/reward-models/{reward}/",
+    "projects": "/projects/",
+    "project": "/projects/main/",
+    "account": "/account/",
+    "password": "/account/password/",
+    "audit": "/audit/",
+    "not-found": "/label/999999/",
+}
+LOGGED_OUT = {"login": "/login/"}
+
+
+def make_starter_set(task: Task, number: int) -> CandidateSet:
+    """A scene of the starter world with candidates that differ a little."""
+    rng = np.random.default_rng(number)
+    example = world.sample_example(rng, "fill")
+    source = make_source(
+        task,
+        image=images.store(Pillow.fromarray(example.image)),
+        mask=images.store(Pillow.fromarray(example.mask)),
+        prompt=example.prompt,
+    )
+    made = CandidateSet.objects.create(
+        source=source, size=4, state=CandidateSet.State.READY, plan=make_plan(task)
+    )
+    policy = make_policy()
+    for index in range(4):
+        noisy = example.image.astype(float) + rng.normal(0, 6 + 9 * index, example.image.shape)
+        picture = Pillow.fromarray(noisy.clip(0, 255).astype(np.uint8))
+        Candidate.objects.create(
+            set=made,
+            index=index,
+            policy=policy,
+            image=images.store(picture),
+            seed=index,
+            num_inference_steps=6,
+            strength=1.0,
+            guidance_scale=30.0,
+            true_cfg_scale=1.0,
+            width=64,
+            height=64,
+        )
+    return made
+
+
+def judge(user: User, campaign: Campaign, best: int, worst: int) -> Assignment:
+    turn = queue.claim(user=user, campaign=campaign)
+    assert turn is not None
+    task = turn.set.source.task
+    answers = {
+        criterion.dimension.slug: Answer("picked", best, worst) if n else Answer("picked", 0, 3)
+        for n, criterion in enumerate(task.criteria.select_related("dimension"))
+    }
+    judgments.record(assignment=turn, user=user, answers=answers, seconds_spent=6.5)
+    return turn
+
+
+@pytest.fixture
+def site(db: None) -> dict[str, Any]:
+    """A project in the middle of its work; `chief` is a superuser who also labels."""
+    chief = make_user("chief", is_staff=True, is_superuser=True, role="admin")
+    people = [chief, make_user("anna"), make_user("ben")]
+    task = make_task("paint", name="Fill", instruction="Judge the edited area only.")
+    for name in ("Text alignment", "Consistency", "Structure", "Aesthetics"):
+        dimension = make_dimension(f"own-{name.lower()}".replace(" ", "-"), task=task, name=name)
+    sets = [make_starter_set(task, number) for number in range(12)]
+    first = sets[0].candidates.select_related("image").order_by("index")[0]
+    assert first.image is not None
+    Example.objects.create(dimension=dimension, image=first.image, caption="clean edges")
+    campaign = make_campaign(
+        task=task,
+        sets=sets[:9],
+        name="Lanterns",
+        overlap=3,
+        guideline="Look at the **edited area** first.\n\n- edges\n- light",
+    )
+    for number in range(5):
+        for place, user in enumerate(people):
+            judge(user, campaign, best=(number + place) % 2, worst=3)
+    make_golds(sets[8], explanation="The edge is clean.")
+    disputed = review.disputed(campaign)[0].item
+    turn = queue.claim(user=chief, campaign=campaign)
+    assert turn is not None
+    judgments.flag(assignment=turn, user=chief, reason="The mask is empty")
+
+    done = make_campaign(task=task, sets=sets[9:10], name="Finished")
+    judge(people[1], done, 0, 3)
+    practice = make_campaign(task=task, sets=sets[10:12], name="Practice", practice_sets=2)
+    for item in practice.items.all():
+        make_golds(item.set, practice=True, explanation="Look at the edge.")
+    shown = practice_turn(chief, practice)
+    judgments.record(assignment=shown, user=chief, answers=answers_of(shown))
+    pair = make_campaign(task=task, sets=sets[6:8], name="Old or new", purpose="comparison")
+    pair.items.update(shown=[0, 2])
+    rating = make_campaign(task=task, sets=sets[6:8], name="Usable?", purpose="rating")
+    rating.items.update(shown=[1])
+
+    parent = make_policy("starter base 1")
+    child = make_child(parent, "trained 1")
+    make_evaluation(child, [(0.5, 0.9), (0.4, 0.6)])
+    round_ = make_round(policy=child)
+    tokens.make(user=chief, name="notebook", scopes=["read"])
+    _, secret = members.invite(campaign=campaign, by=chief, uses=3)
+    return {
+        "turn": turn.pk,
+        "pair": _claimed(chief, pair),
+        "rating": _claimed(chief, rating),
+        "practice": practice_turn(chief, practice).pk,
+        "feedback": shown.pk,
+        "done": done.pk,
+        "campaign": campaign.pk,
+        "item": campaign.items.order_by("pk")[0].pk,
+        "person": people[1].pk,
+        "disputed": disputed,
+        "secret": secret,
+        "round": round_.number,
+        "policy": child.pk,
+        "reward": RewardModel.objects.all()[0].pk,
+    }
+
+
+def _claimed(user: User, campaign: Campaign) -> int:
+    turn = queue.claim(user=user, campaign=campaign)
+    assert turn is not None
+    return turn.pk
+
+
+def practice_turn(user: User, campaign: Campaign) -> Assignment:
+    from annotation import practice
+
+    turn = practice.next_practice(user=user, campaign=campaign)
+    assert turn is not None
+    return turn
+
+
+def answers_of(turn: Assignment) -> dict[str, Answer]:
+    criteria = turn.set.source.task.criteria.select_related("dimension")
+    return {c.dimension.slug: Answer("picked", 0, 2) for c in criteria}
+
+
+def barriers(page: Any) -> list[str]:
+    """What axe calls serious or critical, with the first place of each."""
+    if not page.evaluate("Boolean(window.axe)"):
+        page.evaluate(AXE.read_text())
+    options = {"runOnly": {"type": "tag", "values": RULES}, "resultTypes": ["violations"]}
+    found = page.evaluate("options => axe.run(document, options)", options)["violations"]
+    return [
+        f"{one['id']}: {one['help']} — {one['nodes'][0]['html'][:160]}"
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]
+
+
+def sideways(page: Any) -> int:
+    """Pixels by which the page is wider than the window."""
+    return int(
+        page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    )
+
+
+def look(page: Any, name: str, scheme: str) -> None:
+    if folder := os.environ.get("ONELOOP_SHOTS"):
+        page.screenshot(path=Path(folder) / f"{name}-{scheme}.png", full_page=True)
+
+
+def log_in(page: Any, url: str) -> None:
+    page.goto(f"{url}/login/")
+    page.fill("[name=username]", "chief")
+    page.fill("[name=password]", "secret")
+    page.press("[name=password]", "Enter")
+    page.wait_for_url(f"{url}/")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_is_open_to_everybody(
+    browser: Any, live_server: Any, site: dict[str, Any], scheme: str
+) -> None:
+    context = browser.new_context(
+        viewport={"width": 1280, "height": 720}, color_scheme=scheme, bypass_csp=True
+    )
+    found: dict[str, list[str]] = {}
+    try:
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        for name, path in LOGGED_OUT.items():
+            page.goto(live_server.url + path)
+            found[name] = barriers(page)
+            look(page, name, scheme)
+        log_in(page, live_server.url)
+        for name, path in PAGES.items():
+            page.goto(live_server.url + path.format(**site))
+            if re.match(r"label(-|$)", name):
+                page.wait_for_selector("#label[data-ready]")
+            look(page, name, scheme)
+            found[name] = barriers(page)
+            if (wider := sideways(page)) > 0:
+                found[name].append(f"{wider} pixels wider than the window")
+            if re.match("label$|label-pair|label-rating", name):
+                page.keyboard.press("?")
+                look(page, f"{name}-help", scheme)
+                found[name] += barriers(page)
+        found["script errors"] = errors
+    finally:
+        context.close()
+    told = [f"{name}: {what}" for name, all_found in found.items() for what in all_found]
+    assert not told, "\n".join(told)
+
+
+def test_pages_hold_together_small_and_enlarged(
+    browser: Any, live_server: Any, site: dict[str, Any]
+) -> None:
+    """A tablet upright, and 1280×720 at 200 % browser zoom (which is 640×360 at 2 pixels each)."""
+    found: dict[str, int] = {}
+    for size, scale in (((820, 1180), 1), ((640, 360), 2)):
+        context = browser.new_context(
+            viewport={"width": size[0], "height": size[1]}, device_scale_factor=scale
+        )
+        try:
+            page = context.new_page()
+            page.set_default_timeout(60_000)
+            log_in(page, live_server.url)
+            for name, path in PAGES.items():
+                page.goto(live_server.url + path.format(**site))
+                look(page, name, f"{size[0]}")
+                if (wider := sideways(page)) > 0:
+                    found[f"{name} at {size[0]}"] = wider
+        finally:
+            context.close()
+    assert found == {}
