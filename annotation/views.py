@@ -306,7 +306,7 @@ def _page(
     rating = campaign.purpose == Purpose.RATING
     if error:
         held, usable = posted_answers(request.POST), request.POST.get("usable", "")
-    elif not mine.revisions and not (rating and row.state != State.OPEN):
+    elif not mine.revisions:
         held, usable = {}, ""
     elif rating:
         scores = ratings.last_scores(row)

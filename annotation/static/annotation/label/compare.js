@@ -12,6 +12,7 @@ export function createCompare(root, viewer) {
   function build() {
     dialog = document.createElement("dialog");
     dialog.className = "compare canvas";
+    dialog.tabIndex = -1;
     dialog.setAttribute("aria-label", word("compare"));
     dialog.innerHTML = `
       <div class="view"><div class="layers"></div><div class="divider" aria-hidden="true"></div></div>
@@ -102,6 +103,7 @@ export function createCompare(root, viewer) {
     open(right) {
       build();
       dialog.showModal();
+      dialog.focus();
       viewer.open(dialog);
       show("left", chosen.left);
       show("right", right || chosen.right);

@@ -175,7 +175,9 @@ function openSet(element, form) {
     tick();
     form.elements.seconds.value = (spent / 1000).toFixed(1);
     // The answers of a practice set are shown on a page of their own.
-    if (element.hasAttribute("data-practice")) return form.submit();
+    if (element.hasAttribute("data-practice")) {
+      return HTMLFormElement.prototype.submit.call(form); // a button is called “submit”, too
+    }
     sets = { count: sets.count + 1, seconds: sets.seconds + spent / 1000 };
     submitted = performance.now();
     leave(element, form);

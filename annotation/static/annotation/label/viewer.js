@@ -23,22 +23,23 @@ export function createViewer(root, { onPick }) {
   const pressed = (name) => tool(name)?.getAttribute("aria-pressed") === "true";
   const press = (name, on) => tool(name)?.setAttribute("aria-pressed", String(on));
   const view = (surface = surfaces.at(-1)) => surface.querySelector(".view");
+  const size = () => view().getBoundingClientRect(); // not rounded to whole pixels
   const picture = () => view().querySelector("img.picture");
 
   // Scale at which a pixel of the picture takes one pixel of the screen.
   function exactScale() {
     const width = Number(picture().getAttribute("width"));
-    return width / (view().clientWidth * devicePixelRatio);
+    return width / (size().width * devicePixelRatio);
   }
 
   function look(nextScale, nextLeft, nextTop) {
     scale = Math.min(Math.max(nextScale, Math.min(1, exactScale())), Math.max(MOST, exactScale()));
     const limit = (value) => (scale <= 1 ? (1 - scale) / 2 : Math.min(0, Math.max(1 - scale, value)));
     // Whole pixels of the screen, so that pixels of the picture stay sharp.
-    const { clientWidth, clientHeight } = view();
-    const snap = (value, size) => Math.round(value * size * devicePixelRatio) / (size * devicePixelRatio);
-    left = snap(limit(nextLeft), clientWidth);
-    top = snap(limit(nextTop), clientHeight);
+    const { width, height } = size();
+    const snap = (value, side) => Math.round(value * side * devicePixelRatio) / (side * devicePixelRatio);
+    left = snap(limit(nextLeft), width);
+    top = snap(limit(nextTop), height);
     for (const surface of surfaces) {
       surface.style.setProperty("--zoom", scale);
       surface.style.setProperty("--x", left);
@@ -143,11 +144,11 @@ export function createViewer(root, { onPick }) {
   function move(event) {
     const before = pointers.get(event.pointerId);
     if (!before) return;
-    const { clientWidth } = view();
+    const { width } = size();
     const now = place(event);
     const old = [...pointers.values()];
     pointers.set(event.pointerId, now);
-    dragged += Math.hypot(now[0] - before[0], now[1] - before[1]) * clientWidth;
+    dragged += Math.hypot(now[0] - before[0], now[1] - before[1]) * width;
     if (pointers.size === 2) {
       const fingers = [...pointers.values()];
       const [x, y] = middle(fingers);
