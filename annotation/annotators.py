@@ -50,6 +50,10 @@ class Share:
     def known(self) -> bool:
         return self.n > 0
 
+    @property
+    def percent(self) -> int:
+        return round(100 * self.value)
+
 
 @dataclass(frozen=True)
 class Person:

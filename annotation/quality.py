@@ -72,6 +72,15 @@ def after_gold(*, assignment: Assignment) -> bool:
     return _pause_if_unreliable(campaign, assignment.annotator_id)
 
 
+def own_gold(user: User) -> list[tuple[Campaign, Share]]:
+    """A person's share on the known answers, of the campaigns that show it to people."""
+    shown = Campaign.objects.filter(
+        show_gold=True, items__assignments__annotator=user, items__assignments__kind=Kind.GOLD
+    )
+    found = [(campaign, gold_share(campaign, user.pk)) for campaign in shown.distinct()]
+    return [(campaign, share) for campaign, share in found if share.known]
+
+
 def pause_unreliable(campaign: Campaign) -> list[Seat]:
     """Pause everyone who is below the campaign's threshold; the seats that were paused now."""
     if campaign.pause_below is None:

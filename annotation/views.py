@@ -21,7 +21,17 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import cache_control, never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from annotation import guides, judgments, outlines, practice, progress, queue, ratings, turns
+from annotation import (
+    guides,
+    judgments,
+    outlines,
+    practice,
+    progress,
+    quality,
+    queue,
+    ratings,
+    turns,
+)
 from annotation.answers import (
     SKIP_REASONS,
     posted_answers,
@@ -210,7 +220,7 @@ def history(request: HttpRequest) -> HttpResponse:
         .order_by("-submitted_at", "-pk")
     )
     page = Paginator(mine, PER_PAGE).get_page(request.GET.get("page"))
-    context = {"page": page, "mine": progress.own(user)}
+    context = {"page": page, "mine": progress.own(user), "shares": quality.own_gold(user)}
     return render(request, "annotation/history.html", context)
 
 

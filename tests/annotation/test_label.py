@@ -11,7 +11,15 @@ from django.test import Client
 from django.utils import timezone
 
 from annotation.models import Assignment, Campaign, Judgment
-from tests.annotation.factories import claim, make_campaign, make_judged_task, slugs, submit
+from tests.annotation.factories import (
+    claim,
+    make_campaign,
+    make_golds,
+    make_judged_task,
+    picks,
+    slugs,
+    submit,
+)
 from tests.factories import make_policy, make_set, make_source, make_user
 
 pytestmark = pytest.mark.django_db
@@ -354,6 +362,16 @@ class TestHistory:
         assert page(skipped) in text
         assert page(other) not in text
         assert "8.0 s" in text
+
+    def test_it_shows_own_agreement_with_gold_where_the_campaign_says_so(
+        self, own: Client, user: User
+    ) -> None:
+        campaign = make_campaign(gold_rate=1.0, show_gold=True)
+        make_golds(campaign.items.get().set, best=0, worst=1)
+        submit(turn := claim(user, campaign), picks(turn, 0, 2))
+        assert "50 %" in own.get("/label/history/").content.decode()
+        Campaign.objects.update(show_gold=False)
+        assert "50 %" not in own.get("/label/history/").content.decode()
 
     def test_it_says_how_to_start(self, own: Client) -> None:
         assert "You have not judged anything yet." in own.get("/label/history/").content.decode()
