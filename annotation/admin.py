@@ -6,6 +6,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
+from django.utils.translation import gettext_lazy as lazy
 
 from annotation.forms import DimensionForm, ExampleForm
 from annotation.models import (
@@ -71,7 +72,7 @@ class ExampleInline(admin.TabularInline):
     def get_queryset(self, request: HttpRequest) -> Any:
         return super().get_queryset(request).select_related("image")
 
-    @admin.display(description="now")
+    @admin.display(description=lazy("now"))
     def thumbnail(self, example: Example) -> SafeString | str:
         if example.image_id is None:
             return "–"
