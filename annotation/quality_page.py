@@ -270,7 +270,13 @@ def agreement_chart(judged: Judged, download: str) -> Chart | None:
     return charts.band_chart(
         title=_trend(found),
         unit=f"{unit} · n = {sum(spell.pairwise.n for spell in found)}",
-        head=[_("From"), _("Same best"), _("95 % interval"), "n"],
+        head=[
+            _("From"),
+            _("Same best"),
+            # xgettext:no-python-format
+            _("95 % interval"),
+            "n",
+        ],
         names=names,
         points=points,
         rows=[

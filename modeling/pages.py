@@ -118,7 +118,7 @@ def metrics(run: TrainingRun) -> list[dict[str, Any]]:
     return rows
 
 
-CURVES = {
+CURVES: dict[TrainingRun.Kind, list[tuple[str, Any, Any]]] = {
     TrainingRun.Kind.REWARD: [
         ("loss", lazy("Loss"), lazy("nats")),
         ("accuracy", lazy("Accuracy on the training pairs"), lazy("share")),
