@@ -6,6 +6,7 @@ from django.conf import settings
 from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 from generation.access import looks_on
 
@@ -29,7 +30,7 @@ FIGURES = [
     (_("Policies"), "/policies/"),
     (_("Projects"), "/projects/"),
 ]
-ADMIN = [(_("Admin"), "/admin/")]
+ADMIN = [(pgettext_lazy("the site of that name", "Admin"), "/admin/")]
 
 
 def navigation(request: HttpRequest) -> dict[str, object]:
