@@ -89,7 +89,7 @@ class PlanInline(admin.TabularInline):
     ordering = ["-version"]
     can_delete = False
     show_change_link = True
-    verbose_name_plural = "sampling plans (the current one is what candidates are drawn from)"
+    verbose_name_plural = lazy("sampling plans (the current one is what candidates are drawn from)")
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
@@ -282,6 +282,6 @@ class GenerationRunAdmin(Facts):
     def _tell(self, request: HttpRequest, runs: list[GenerationRun], verb: Verb) -> None:
         for run in runs:
             audit.record(actor=user_of(request), verb=verb, thing=run)
-        what = "Cancelled" if verb == Verb.RUN_CANCELLED else "Queued again"
-        numbers = ", ".join(str(run.pk) for run in runs) or "none of them"
+        what = _("Cancelled") if verb == Verb.RUN_CANCELLED else _("Queued again")
+        numbers = ", ".join(str(run.pk) for run in runs) or _("none of them")
         messages.info(request, _("%(what)s: %(numbers)s.") % {"what": what, "numbers": numbers})
