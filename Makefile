@@ -1,7 +1,7 @@
 # Two commands: `make run` serves OneLoop on this machine, `make test` proves it.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: run test lint format clean
+.PHONY: run test lint format messages clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -25,6 +25,11 @@ lint: .venv/.installed-dev
 format: .venv/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Collects the words that pages say into config/locale and compiles it; needs GNU gettext.
+messages: .venv/.installed
+	$(BIN)/python manage.py makemessages
+	$(BIN)/python manage.py compilemessages --ignore .venv
 
 clean:
 	rm -rf .venv *.egg-info .mypy_cache .ruff_cache .pytest_cache

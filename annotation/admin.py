@@ -6,6 +6,8 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
+from django.utils.translation import gettext_lazy as lazy
+from django.utils.translation import pgettext_lazy
 
 from annotation.forms import DimensionForm, ExampleForm
 from annotation.models import (
@@ -46,7 +48,7 @@ class EarlierWordings(admin.TabularInline):
     readonly_fields = ("version", "question", "query", "guideline", "created_at")
     ordering = ["-version"]
     can_delete = False
-    verbose_name_plural = "versions of the wording"
+    verbose_name_plural = lazy("versions of the wording")
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
@@ -55,7 +57,7 @@ class EarlierWordings(admin.TabularInline):
 class CriterionInline(admin.TabularInline):
     model = Criterion
     extra = 0
-    verbose_name_plural = "asked of these tasks"
+    verbose_name_plural = lazy("asked of these tasks")
 
 
 class ExampleInline(admin.TabularInline):
@@ -66,12 +68,12 @@ class ExampleInline(admin.TabularInline):
     extra = 1
     fields = ("thumbnail", "picture", "good", "caption", "order")
     readonly_fields = ("thumbnail",)
-    verbose_name_plural = "example pictures"
+    verbose_name_plural = lazy("example pictures")
 
     def get_queryset(self, request: HttpRequest) -> Any:
         return super().get_queryset(request).select_related("image")
 
-    @admin.display(description="now")
+    @admin.display(description=pgettext_lazy("the present picture", "now"))
     def thumbnail(self, example: Example) -> SafeString | str:
         if example.image_id is None:
             return "–"
@@ -90,10 +92,12 @@ class DimensionAdmin(admin.ModelAdmin):
     fieldsets = [
         (None, {"fields": ["name", "slug", "active"]}),
         (
-            "Wording",
+            lazy("Wording"),
             {
                 "fields": ["uses_prompt", "question", "query", "guideline"],
-                "description": "A change becomes a new version; judgments made before keep theirs.",
+                "description": lazy(
+                    "A change becomes a new version; judgments made before keep theirs."
+                ),
             },
         ),
     ]

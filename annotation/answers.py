@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_noop
 
 from annotation.errors import Refused
 from annotation.judgments import Answer
@@ -19,11 +19,12 @@ from annotation.ratings import Scores
 
 Outcome = Judgment.Outcome
 WITHOUT_PICK = {Outcome.NO_DIFFERENCE.value, Outcome.CANNOT_JUDGE.value}
+# Stored as they stand here, whoever skips: the reader's language is another one.
 SKIP_REASONS = [
-    gettext_lazy("The picture or the mask is broken"),
-    gettext_lazy("The prompt makes no sense here"),
-    gettext_lazy("The content is offensive"),
-    gettext_lazy("Something else"),
+    gettext_noop("The picture or the mask is broken"),
+    gettext_noop("The prompt makes no sense here"),
+    gettext_noop("The content is offensive"),
+    gettext_noop("Something else"),
 ]
 
 

@@ -70,6 +70,7 @@ class CampaignForm(forms.ModelForm):
     tasks = TaskField(
         Task.objects.none(),
         widget=SomeFixed,
+        label=lazy("Tasks"),
         help_text=lazy("Whose sets are judged."),
     )
     lease_minutes = forms.IntegerField(
@@ -106,6 +107,13 @@ class CampaignForm(forms.ModelForm):
             "editable",
         ]
         labels = {
+            "name": lazy("Name"),
+            "project": lazy("Project"),
+            "dimensions": lazy("Dimensions"),
+            "guideline": lazy("Guideline"),
+            "members": lazy("Members"),
+            "groups": lazy("Groups"),
+            "deadline": lazy("Deadline"),
             "daily_limit": lazy("Most sets per person and day"),
             "gold_rate": lazy("Gold rate"),
             "repeat_rate": lazy("Repeat rate"),

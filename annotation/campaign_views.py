@@ -196,7 +196,11 @@ def state(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
     except Refused as error:
         messages.error(request, error.message)
     else:
-        messages.success(request, f"“{found}” is {found.get_state_display().lower()} now.")
+        messages.success(
+            request,
+            _("“%(found)s” is %(state)s now.")
+            % {"found": found, "state": found.get_state_display().lower()},
+        )
     return redirect("annotation:campaign", found.pk)
 
 

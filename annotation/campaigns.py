@@ -80,7 +80,10 @@ def open_campaign(
     Sets that are still being made may be among them: the queue hands out those that are ready.
     """
     if not 1 <= overlap <= 50:
-        raise Refused(f"An overlap of {overlap} is not possible: choose 1 to 50 people per set.")
+        raise Refused(
+            _("An overlap of %(overlap)s is not possible: choose 1 to 50 people per set.")
+            % {"overlap": overlap}
+        )
     with transaction.atomic():
         try:
             with transaction.atomic():
@@ -99,7 +102,8 @@ def open_campaign(
             if "name" not in str(error):
                 raise
             raise Refused(
-                f"There is already a campaign called “{name}”: choose another name."
+                _("There is already a campaign called “%(name)s”: choose another name.")
+                % {"name": name}
             ) from error
         campaign.tasks.set(tasks or [])
         campaign.dimensions.set(dimensions or [])
@@ -157,8 +161,11 @@ def _require_judgeable(
 ) -> None:
     if candidate_set.state == CandidateSet.State.FAILED:
         raise Refused(
-            f"The candidates of set {candidate_set.pk} could not be made, so there is nothing to "
-            "show. Generate them again, or leave the set out."
+            _(
+                "The candidates of set %(pk)s could not be made, so there is nothing to "
+                "show. Generate them again, or leave the set out."
+            )
+            % {"pk": candidate_set.pk}
         )
     if candidate_set.source.project_id != campaign.project_id:
         raise Refused(
@@ -171,14 +178,20 @@ def _require_judgeable(
     task = tasks.get(candidate_set.source.task_id)
     if task is None:
         raise Refused(
-            f"Set {candidate_set.pk} belongs to the task “{candidate_set.source.task}”, which this "
-            "campaign does not ask about. Add the task to the campaign, or leave the set out."
+            _(
+                "Set %(pk)s belongs to the task “%(task)s”, which this campaign does not ask "
+                "about. Add the task to the campaign, or leave the set out."
+            )
+            % {"pk": candidate_set.pk, "task": candidate_set.source.task}
         )
     if task.pk not in judged:
         if not criteria_for(campaign, task):
             raise Refused(
-                f"Nothing is asked about the task “{task}” in this campaign. Give the task an "
-                "active dimension (Admin, Criteria) or choose one of its own."
+                _(
+                    "Nothing is asked about the task “%(task)s” in this campaign. Give the task "
+                    "an active dimension (Admin, Criteria) or choose one of its own."
+                )
+                % {"task": task}
             )
         judged.add(task.pk)
 
@@ -255,13 +268,19 @@ def change_state(campaign: Campaign, state: str, *, actor: User | None = None) -
     """Open, pause or close; judgments that were made stay. Without an actor a round does it."""
     before = [old for old, new in MOVES.items() if state in new]
     if state not in Campaign.State.values:
-        raise Refused(f"A campaign cannot be “{state}”. Choose open, paused or closed.")
+        raise Refused(
+            _("A campaign cannot be “%(state)s”. Choose open, paused or closed.") % {"state": state}
+        )
     if Campaign.objects.filter(pk=campaign.pk, state__in=before).update(state=state) != 1:
         campaign.refresh_from_db(fields=["state"])
         if campaign.state != state:
             raise Refused(
-                f"“{campaign}” is {campaign.get_state_display().lower()} and cannot become "
-                f"{state} from there."
+                _("“%(campaign)s” is %(state)s and cannot become %(wished)s from there.")
+                % {
+                    "campaign": campaign,
+                    "state": campaign.get_state_display().lower(),
+                    "wished": state,
+                }
             )
     else:
         was, now = {"state": campaign.state}, {"state": state}

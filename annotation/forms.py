@@ -4,6 +4,8 @@ from string import Formatter
 from typing import Any
 
 from django import forms
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy as lazy
 
 from annotation.models import Dimension, Example, Wording
 from generation import images
@@ -17,13 +19,16 @@ class DimensionForm(forms.ModelForm):
     question = forms.CharField(
         max_length=300,
         widget=forms.TextInput(attrs={"size": 90}),
-        help_text="Asked of annotators.",
+        help_text=lazy("Asked of annotators."),
     )
     query = forms.CharField(
         max_length=500,
         widget=forms.Textarea(attrs={"rows": 2, "cols": 90}),
-        help_text="Asked of the reward model: a yes/no question whether the first image is better "
-        "than the second. Where the dimension uses the prompt, {prompt} stands for it.",
+        help_text=lazy(
+            "Asked of the reward model: a yes/no question whether the first image is "
+            "better than the second. Where the dimension uses the prompt, {prompt} "
+            "stands for it."
+        ),
     )
     guideline = forms.CharField(
         required=False, widget=forms.Textarea(attrs={"rows": 4, "cols": 90})
@@ -46,17 +51,19 @@ class DimensionForm(forms.ModelForm):
         try:
             fields = {name for _, name, _, _ in Formatter().parse(query) if name is not None}
         except ValueError:
-            self.add_error("query", "Write { and } only around the word prompt: {prompt}.")
+            self.add_error("query", _("Write { and } only around the word prompt: {prompt}."))
             return cleaned
         if fields - {"prompt"}:
-            self.add_error("query", "Only {prompt} can stand in a query; write the rest as words.")
+            self.add_error(
+                "query", _("Only {prompt} can stand in a query; write the rest as words.")
+            )
         elif cleaned.get("uses_prompt") and not fields:
             self.add_error(
-                "query", "This dimension uses the prompt: put {prompt} where it belongs."
+                "query", _("This dimension uses the prompt: put {prompt} where it belongs.")
             )
         elif fields and not cleaned.get("uses_prompt"):
             self.add_error(
-                "query", "Tick “uses prompt”, or write the query without {prompt} in it."
+                "query", _("Tick “uses prompt”, or write the query without {prompt} in it.")
             )
         return cleaned
 
@@ -77,7 +84,7 @@ class ExampleForm(forms.ModelForm):
 
     picture = forms.FileField(
         required=False,
-        help_text="PNG, JPEG, WebP, TIFF, BMP, GIF or AVIF.",
+        help_text=lazy("PNG, JPEG, WebP, TIFF, BMP, GIF or AVIF."),
         widget=forms.ClearableFileInput(attrs={"accept": "image/*"}),
     )
 
@@ -89,7 +96,7 @@ class ExampleForm(forms.ModelForm):
         upload = self.cleaned_data["picture"]
         if upload is None:
             if self.instance.pk is None:
-                raise forms.ValidationError("Choose a picture.")
+                raise forms.ValidationError(_("Choose a picture."))
             return None
         try:
             return images.decode(upload.file, name=upload.name)

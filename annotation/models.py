@@ -6,6 +6,7 @@ from django.conf import settings
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Exists, F, OuterRef, Q
+from django.utils.translation import gettext_lazy as _
 
 from generation.models import (
     Candidate,
@@ -29,7 +30,7 @@ class Dimension(models.Model):
     slug = models.SlugField(unique=True)
     name = models.CharField(max_length=80)
     uses_prompt = models.BooleanField(
-        default=False, help_text="Put the source's prompt into the reward model's query."
+        default=False, help_text=_("Put the source's prompt into the reward model's query.")
     )
     active = models.BooleanField(default=True)
     tasks: models.ManyToManyField[Task, Criterion] = models.ManyToManyField(
@@ -55,11 +56,13 @@ class Wording(models.Model):
 
     dimension = models.ForeignKey(Dimension, on_delete=models.CASCADE, related_name="wordings")
     version = models.PositiveIntegerField(default=1)
-    question = models.CharField(max_length=300, help_text="Asked of annotators.")
+    question = models.CharField(max_length=300, help_text=_("Asked of annotators."))
     query = models.CharField(
         max_length=500,
-        help_text="Asked of the reward model as a yes/no question about the first image; "
-        "where the dimension uses the prompt, {prompt} stands for it.",
+        help_text=_(
+            "Asked of the reward model as a yes/no question about the first image; "
+            "where the dimension uses the prompt, {prompt} stands for it."
+        ),
     )
     guideline = models.TextField(blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -122,15 +125,15 @@ class Campaign(models.Model):
     """Who judges which sets on which dimensions, and how often."""
 
     class Purpose(models.TextChoices):
-        PREFERENCE = "preference", "best and worst"
-        COMPARISON = "comparison", "good, same, bad"
-        RATING = "rating", "usable and 1–5"
+        PREFERENCE = "preference", _("best and worst")
+        COMPARISON = "comparison", _("good, same, bad")
+        RATING = "rating", _("usable and 1–5")
 
     class State(models.TextChoices):
-        DRAFT = "draft"
-        OPEN = "open"
-        PAUSED = "paused"
-        CLOSED = "closed"
+        DRAFT = "draft", _("Draft")
+        OPEN = "open", _("Open")
+        PAUSED = "paused", _("Paused")
+        CLOSED = "closed", _("Closed")
 
     project = models.ForeignKey(
         Project, on_delete=models.PROTECT, related_name="campaigns", default=default_project
@@ -138,14 +141,14 @@ class Campaign(models.Model):
     name = models.CharField(max_length=120, unique=True)
     purpose = models.CharField(max_length=12, choices=Purpose, default=Purpose.PREFERENCE)
     state = models.CharField(max_length=8, choices=State, default=State.DRAFT)
-    tasks = models.ManyToManyField(Task, blank=True, help_text="None chosen: every active task.")
+    tasks = models.ManyToManyField(Task, blank=True, help_text=_("None chosen: every active task."))
     dimensions = models.ManyToManyField(
-        Dimension, blank=True, help_text="None chosen: every active criterion of the task."
+        Dimension, blank=True, help_text=_("None chosen: every active criterion of the task.")
     )
     members = models.ManyToManyField(
         settings.AUTH_USER_MODEL,
         blank=True,
-        help_text="No member and no group chosen: everyone in the project.",
+        help_text=_("No member and no group chosen: everyone in the project."),
     )
     groups = models.ManyToManyField("auth.Group", blank=True)
     sets: models.ManyToManyField[CandidateSet, Item] = models.ManyToManyField(
@@ -155,43 +158,45 @@ class Campaign(models.Model):
         default=1, validators=[MinValueValidator(1), MaxValueValidator(50)]
     )
     gold_rate = models.FloatField(
-        default=0.0, help_text="Share of turns at sets whose answer is known, 0 to 1."
+        default=0.0, help_text=_("Share of turns at sets whose answer is known, 0 to 1.")
     )
     repeat_rate = models.FloatField(
-        default=0.0, help_text="Share of turns at sets the same person has judged before, 0 to 1."
+        default=0.0,
+        help_text=_("Share of turns at sets the same person has judged before, 0 to 1."),
     )
     lease_seconds = models.PositiveIntegerField(default=1800)
     daily_limit = models.PositiveIntegerField(
-        null=True, blank=True, help_text="Sets a person may judge in a day; empty: no limit."
+        null=True, blank=True, help_text=_("Sets a person may judge in a day; empty: no limit.")
     )
     deadline = models.DateTimeField(null=True, blank=True)
-    guideline = models.TextField(blank=True, help_text="Markdown.")
+    guideline = models.TextField(blank=True, help_text=_("Markdown."))
     one_at_a_time = models.BooleanField(
-        default=False, help_text="Show one dimension at a time instead of all of them."
+        default=False, help_text=_("Show one dimension at a time instead of all of them.")
     )
     editable = models.BooleanField(
-        default=True, help_text="People may correct their own judgments while it is open."
+        default=True, help_text=_("People may correct their own judgments while it is open.")
     )
     show_gold = models.BooleanField(
-        default=False, help_text="Show people how often they agree with the known answers."
+        default=False, help_text=_("Show people how often they agree with the known answers.")
     )
     break_minutes = models.PositiveSmallIntegerField(
-        default=45, help_text="Suggest a break after so many minutes of work; 0: never."
+        default=45, help_text=_("Suggest a break after so many minutes of work; 0: never.")
     )
     practice_sets = models.PositiveSmallIntegerField(
-        default=0, help_text="Practice sets to be passed before work counts; 0: none."
+        default=0, help_text=_("Practice sets to be passed before work counts; 0: none.")
     )
     practice_share = models.FloatField(
-        default=0.8, help_text="Share of the practice answers that must be right, 0 to 1."
+        default=0.8, help_text=_("Share of the practice answers that must be right, 0 to 1.")
     )
     pause_below = models.FloatField(
         null=True,
         blank=True,
-        help_text="A person whose accuracy on known answers falls below this is paused; "
-        "empty: nobody is.",
+        help_text=_(
+            "A person whose accuracy on known answers falls below this is paused; empty: nobody is."
+        ),
     )
     pause_after = models.PositiveSmallIntegerField(
-        default=10, help_text="Known answers a person must have given before that."
+        default=10, help_text=_("Known answers a person must have given before that.")
     )
     # The simulated annotators' campaigns are kept apart from people's.
     simulated = models.BooleanField(default=False)
@@ -312,18 +317,21 @@ class Assignment(models.Model):
     """
 
     class State(models.TextChoices):
-        OPEN = "open"
-        SUBMITTED = "submitted"
-        SKIPPED = "skipped"
-        EXPIRED = "expired"
-        LATE = "late"  # answered after the slot had gone to somebody else; kept, not counted
+        OPEN = "open", _("Open")
+        SUBMITTED = "submitted", _("Submitted")
+        SKIPPED = "skipped", _("Skipped")
+        EXPIRED = "expired", _("Expired")
+        LATE = (
+            "late",
+            _("Late"),
+        )  # answered after the slot had gone to somebody else; kept, not counted
 
     class Kind(models.TextChoices):
-        WORK = "work"  # counts toward the item's overlap
-        GOLD = "gold"  # the answer is known
-        REPEAT = "repeat"  # the same person has judged it before
-        PRACTICE = "practice"
-        REVIEW = "review"  # a reviewer decides what annotators disagree about
+        WORK = "work", _("Work")  # counts toward the item's overlap
+        GOLD = "gold", _("Gold")  # the answer is known
+        REPEAT = "repeat", _("Repeat")  # the same person has judged it before
+        PRACTICE = "practice", _("Practice")
+        REVIEW = "review", _("Review")  # a reviewer decides what annotators disagree about
 
     item = models.ForeignKey(Item, on_delete=models.PROTECT, related_name="assignments")
     set = models.ForeignKey(CandidateSet, on_delete=models.PROTECT, related_name="assignments")
@@ -416,9 +424,9 @@ class Judgment(models.Model):
     """
 
     class Outcome(models.TextChoices):
-        PICKED = "picked"
-        NO_DIFFERENCE = "no_difference"
-        CANNOT_JUDGE = "cannot_judge"
+        PICKED = "picked", _("Picked")
+        NO_DIFFERENCE = "no_difference", _("No Difference")
+        CANNOT_JUDGE = "cannot_judge", _("Cannot Judge")
 
     assignment = models.ForeignKey(Assignment, on_delete=models.PROTECT, related_name="judgments")
     set = models.ForeignKey(CandidateSet, on_delete=models.PROTECT, related_name="judgments")
@@ -544,9 +552,9 @@ class Gold(models.Model):
     """A known answer, mixed in among the others to see how well people judge."""
 
     class Origin(models.TextChoices):
-        HAND = "hand", "set by hand"
-        CONSENSUS = "consensus"
-        TRUTH = "truth", "ground truth"
+        HAND = "hand", _("set by hand")
+        CONSENSUS = "consensus", _("Consensus")
+        TRUTH = "truth", _("ground truth")
 
     set = models.ForeignKey(CandidateSet, on_delete=models.CASCADE, related_name="golds")
     dimension = models.ForeignKey(Dimension, on_delete=models.CASCADE, related_name="golds")
@@ -555,9 +563,11 @@ class Gold(models.Model):
     explanation = models.TextField(blank=True)
     origin = models.CharField(max_length=10, choices=Origin, default=Origin.HAND)
     attention = models.BooleanField(
-        default=False, help_text="So plain that only somebody who does not look gets it wrong."
+        default=False, help_text=_("So plain that only somebody who does not look gets it wrong.")
     )
-    practice = models.BooleanField(default=False, help_text="Used for practice, not for checking.")
+    practice = models.BooleanField(
+        default=False, help_text=_("Used for practice, not for checking.")
+    )
 
     class Meta:
         constraints = [
@@ -624,10 +634,10 @@ class Feedback(models.Model):
     """An implicit signal from production about one candidate."""
 
     class Kind(models.TextChoices):
-        ACCEPTED = "accepted"
-        PUBLISHED = "published"
-        EDITED = "edited"
-        DISCARDED = "discarded"
+        ACCEPTED = "accepted", _("Accepted")
+        PUBLISHED = "published", _("Published")
+        EDITED = "edited", _("Edited")
+        DISCARDED = "discarded", _("Discarded")
 
     candidate = models.ForeignKey(Candidate, on_delete=models.CASCADE, related_name="feedback")
     policy = models.ForeignKey(Policy, on_delete=models.PROTECT, related_name="feedback")

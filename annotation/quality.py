@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from django.db import transaction
 from django.db.models import Count, F, Min, QuerySet
 from django.utils import timezone
-from django.utils.translation import gettext as _
 
 from annotation import queue
 from annotation.annotators import Share
@@ -103,13 +102,11 @@ def _pause_if_unreliable(campaign: Campaign, user_id: int) -> bool:
     share = gold_share(campaign, user_id, seat.resumed_at if seat else None)
     if share.n < max(1, campaign.pause_after) or share.value >= campaign.pause_below:
         return False
-    reason = _(
-        "%(percent)d %% right on %(n)d known answers; this campaign asks for %(wanted)d %%."
-    ) % {
-        "percent": round(100 * share.value),
-        "n": share.n,
-        "wanted": round(100 * campaign.pause_below),
-    }
+    # Stored, and read by others than whose request this is: not in that person's language.
+    reason = (
+        f"{100 * share.value:.0f} % right on {share.n} known answers; "
+        f"this campaign asks for {100 * campaign.pause_below:.0f} %."
+    )
     return pause(campaign=campaign, user_id=user_id, reason=reason)
 
 

@@ -231,10 +231,10 @@ def hourly_chart(judged: Judged, download: str) -> Chart | None:
     starts = [last - HOUR * back for back in reversed(range(max(span, 12)))]
     values = [hours.get(start, 0) for start in starts]
     busiest = max(starts, key=lambda start: hours.get(start, 0))
-    names = [date_format(_moment(start), "j M H:i") for start in starts]
+    names = [date_format(_moment(start), _("j M H:i")) for start in starts]
     return charts.bar_chart(
         title=_("%(n)d labels in the busiest hour, %(when)s")
-        % {"n": hours[busiest], "when": date_format(_moment(busiest), "j M H:i")},
+        % {"n": hours[busiest], "when": date_format(_moment(busiest), _("j M H:i"))},
         unit=_("labels per hour · last %(hours)d hours · n = %(n)d")
         % {"hours": len(starts), "n": sum(values)},
         head=[_("Hour"), _("Labels")],
@@ -262,7 +262,7 @@ def agreement_chart(judged: Judged, download: str) -> Chart | None:
     found, weekly = spells(judged)
     if not found:
         return None
-    names = [date_format(_moment(spell.start), "j M") for spell in found]
+    names = [date_format(_moment(spell.start), _("j M")) for spell in found]
     points = [(s.pairwise.value, s.pairwise.low, s.pairwise.high) for s in found]
     unit = _("share of pairs of people with the same best, 95 %% interval · per %(spell)s") % {
         "spell": _("week") if weekly else _("day")
@@ -270,7 +270,13 @@ def agreement_chart(judged: Judged, download: str) -> Chart | None:
     return charts.band_chart(
         title=_trend(found),
         unit=f"{unit} · n = {sum(spell.pairwise.n for spell in found)}",
-        head=[_("From"), _("Same best"), _("95 % interval"), "n"],
+        head=[
+            _("From"),
+            _("Same best"),
+            # xgettext:no-python-format
+            _("95 % interval"),
+            "n",
+        ],
         names=names,
         points=points,
         rows=[

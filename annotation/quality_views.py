@@ -343,7 +343,7 @@ def _aggregation(campaign: Campaign) -> dict[str, Any]:
 def _act_on_person(request: HttpRequest, campaign: Campaign, user: User) -> HttpResponse:
     verb = request.POST.get("verb", "")
     if verb == "pause":
-        reason = request.POST.get("reason", "").strip() or _("Paused by the campaign’s manager.")
+        reason = request.POST.get("reason", "").strip() or "Paused by the campaign’s manager."
         acts.pause(campaign=campaign, user_id=user.pk, reason=reason)
         _note(request, Verb.PERSON_PAUSED, campaign, user, reason=reason)
         messages.success(request, _("%s gets no more work here.") % user.get_username())

@@ -1,34 +1,46 @@
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
 
 from django.conf import settings
 from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 from generation.access import looks_on
 
+if TYPE_CHECKING:
+    from django_stubs_ext import StrOrPromise
+
 
 class Entry(NamedTuple):
-    label: str
+    label: StrOrPromise
     url: str
     current: bool
 
 
 # Label and path. The paths are public contracts, so the navigation does not depend on how an app
 # names its views.
-WORK = [("Home", "/"), ("Label", "/label/")]
+WORK = [(_("Home"), "/"), (_("Label"), "/label/")]
 FIGURES = [
-    ("Sources", "/sources/"),
-    ("Campaigns", "/campaigns/"),
-    ("Loop", "/loop/"),
-    ("Policies", "/policies/"),
-    ("Projects", "/projects/"),
+    (_("Sources"), "/sources/"),
+    (_("Campaigns"), "/campaigns/"),
+    (_("Loop"), "/loop/"),
+    (_("Policies"), "/policies/"),
+    (_("Projects"), "/projects/"),
 ]
-ADMIN = [("Admin", "/admin/")]
+ADMIN = [(pgettext_lazy("the site of that name", "Admin"), "/admin/")]
 
 
 def navigation(request: HttpRequest) -> dict[str, object]:
     # Asked only where a page shows the bar: a fragment of a page costs no query for it.
     return {"navigation": SimpleLazyObject(lambda: _entries(request))}
+
+
+def languages(request: HttpRequest) -> dict[str, object]:
+    """Those to choose from, each in its own words; Django's own tag would translate the names."""
+    return {"languages": settings.LANGUAGES}
 
 
 def sign_in(request: HttpRequest) -> dict[str, str]:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from django.db.models import Count, F, Q
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from annotation.campaigns import for_annotator
 from annotation.models import Assignment, Campaign, Item, Judgment
@@ -53,12 +55,16 @@ def _labels(user: User) -> Iterator[Todo]:
     for campaign in for_annotator(user):
         waiting = sets_waiting_for(user, campaign)
         if waiting:
-            sets = "set waits" if waiting == 1 else "sets wait"
             yield Todo(
-                f"{waiting} {sets} for your judgment",
-                f"in “{campaign}”",
+                ngettext(
+                    "%(n)s set waits for your judgment",
+                    "%(n)s sets wait for your judgment",
+                    waiting,
+                )
+                % {"n": waiting},
+                _("in “%(campaign)s”") % {"campaign": campaign},
                 f"{reverse('annotation:label')}?campaign={campaign.pk}",
-                "Label",
+                _("Label"),
             )
 
 
@@ -83,10 +89,11 @@ def _round() -> Iterator[Todo]:
     for step in round_.steps.all():
         if step.state == JobState.FAILED:
             yield Todo(
-                f"Round {round_.number} stopped at “{step.get_name_display()}”",
+                _("Round %(number)s stopped at “%(step)s”")
+                % {"number": round_.number, "step": step.get_name_display()},
                 step.error,
                 url,
-                "Look at it",
+                _("Look at it"),
                 is_alarm=True,
             )
         elif (
@@ -95,10 +102,10 @@ def _round() -> Iterator[Todo]:
             and round_.annotators == Round.Annotators.HUMAN
         ):
             yield Todo(
-                f"Round {round_.number} waits for labels",
-                "Its page shows how many are there and how many it needs.",
+                _("Round %(number)s waits for labels") % {"number": round_.number},
+                _("Its page shows how many are there and how many it needs."),
                 url,
-                "Open the round",
+                _("Open the round"),
             )
 
 
@@ -114,10 +121,11 @@ def _unheard() -> Iterator[Todo]:
     is_busy = any(kind.objects.filter(state=JobState.RUNNING).exists() for kind in kinds)
     if rows and not is_busy:
         yield Todo(
-            "Work is waiting and no worker takes it",
-            f"{', '.join(str(row) for row in rows)}: is the worker of the gpu queue running?",
+            _("Work is waiting and no worker takes it"),
+            _("%(work)s: is the worker of the gpu queue running?")
+            % {"work": ", ".join(str(row) for row in rows)},
             reverse("readyz"),
-            "Check the parts",
+            _("Check the parts"),
             is_alarm=True,
         )
 
@@ -128,10 +136,10 @@ def _failed_jobs(user: User) -> Iterator[Todo]:
     since = timezone.now() - timedelta(days=1)
     for run in GenerationRun.objects.filter(state=JobState.FAILED, finished_at__gte=since)[:3]:
         yield Todo(
-            f"Generation {run.pk} failed",
+            _("Generation %(number)s failed") % {"number": run.pk},
             run.error,
             reverse("admin:generation_generationrun_change", args=[run.pk]),
-            "Look at it",
+            _("Look at it"),
             is_alarm=True,
         )
 
@@ -142,29 +150,34 @@ def _next_round() -> Iterator[Todo]:
     active = Policy.objects.filter(state=Policy.State.ACTIVE).first()
     if active is not None:
         last = Round.objects.first()
-        before = f"Round {last.number}: {last.outcome}" if last else "No round was run yet."
+        before = (
+            _("Round %(number)s: %(outcome)s") % {"number": last.number, "outcome": last.outcome}
+            if last
+            else _("No round was run yet.")
+        )
         yield Todo(
-            "The loop is free for its next round",
-            f"{before} It would start from “{active}”.",
+            _("The loop is free for its next round"),
+            _("%(before)s It would start from “%(policy)s”.")
+            % {"before": before, "policy": active},
             reverse("modeling:loop"),
-            "Start a round",
+            _("Start a round"),
         )
 
 
 def _beginnings() -> Iterator[Todo]:
     if not Source.objects.exists():
         yield Todo(
-            "There are no sources yet",
-            "Upload pictures with masks, or load the starter project: manage.py load_starter",
+            _("There are no sources yet"),
+            _("Upload pictures with masks, or load the starter project: manage.py load_starter"),
             "/sources/",
-            "Add sources",
+            _("Add sources"),
         )
     elif not Policy.objects.exclude(kind=Policy.Kind.EXTERNAL).exists():
         yield Todo(
-            "There is no policy yet",
-            "Register weights that make candidates: manage.py register_policy",
+            _("There is no policy yet"),
+            _("Register weights that make candidates: manage.py register_policy"),
             reverse("modeling:policies"),
-            "Policies",
+            _("Policies"),
         )
 
 
@@ -173,9 +186,9 @@ def numbers(user: User) -> list[Number]:
     mine = Assignment.objects.filter(annotator=user, state=Assignment.State.SUBMITTED)
     found = [
         Number(
-            "sets judged by you",
+            _("sets judged by you"),
             mine.count(),
-            f"{mine.filter(submitted_at__gte=midnight).count()} today",
+            _("%(n)s today") % {"n": mine.filter(submitted_at__gte=midnight).count()},
         )
     ]
     if not looks_on(user):
@@ -186,18 +199,24 @@ def numbers(user: User) -> list[Number]:
     sources = Source.objects.filter(project__in=seen)
     sets = CandidateSet.objects.ready().filter(source__project__in=seen)
     return [
-        Number("sources", sources.count(), f"{sources.holdout().count()} held out"),
-        Number("candidate sets", sets.count(), "ready"),
-        Number("judgments by people", judgments.count() - simulated, f"{simulated} simulated"),
-        Number("reward models", RewardModel.objects.count(), _active(RewardModel)),
-        Number("policies", Policy.objects.count(), _active(Policy)),
+        Number(
+            _("sources"), sources.count(), _("%(n)s held out") % {"n": sources.holdout().count()}
+        ),
+        Number(_("candidate sets"), sets.count(), _("ready")),
+        Number(
+            _("judgments by people"),
+            judgments.count() - simulated,
+            _("%(n)s simulated") % {"n": simulated},
+        ),
+        Number(_("reward models"), RewardModel.objects.count(), _active(RewardModel)),
+        Number(_("policies"), Policy.objects.count(), _active(Policy)),
         *found,
     ]
 
 
 def _active(model: type[Policy] | type[RewardModel]) -> str:
     row = model.objects.filter(state="active").first()
-    return f"active: {row}" if row else "none is active"
+    return _("active: %(name)s") % {"name": row} if row else _("none is active")
 
 
 def newest_round() -> Round | None:

@@ -3,12 +3,13 @@ from allauth.socialaccount.providers.openid_connect.views import login as oidc_l
 from django.contrib import admin
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import include, path
+from django.utils.translation import gettext_lazy as _
 
 from config import sign_in, views
 
 admin.site.site_header = "OneLoop"
 admin.site.site_title = "OneLoop"
-admin.site.index_title = "Everything that can be edited"
+admin.site.index_title = _("Everything that can be edited")
 # The provider comes from the environment, and its tokens are not kept.
 for model in (SocialApp, SocialToken):
     admin.site.unregister(model)
@@ -32,6 +33,7 @@ urlpatterns = [
     path("favicon.ico", views.favicon),
     path("login/", LoginView.as_view(redirect_authenticated_user=True), name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),
+    path("language/", views.language, name="language"),
     path("admin/", admin.site.urls),
     *oidc,
     path("", include("generation.urls")),

@@ -9,6 +9,8 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.templatetags.static import static
 from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_POST
+from django.views.i18n import set_language
 from kombu.connection import Connection
 from kombu.exceptions import KombuError
 
@@ -23,6 +25,13 @@ def home(request: HttpRequest) -> HttpResponse:
     if looks_on(user) and (round_ := start.newest_round()) is not None:
         context |= {"round": round_, "cards": step_cards(round_)}
     return render(request, "home.html", context)
+
+
+@login_not_required
+@require_POST
+def language(request: HttpRequest) -> HttpResponse:
+    """Keep the chosen language in a cookie and go back to the page it was chosen on."""
+    return set_language(request)
 
 
 @login_not_required

@@ -6,6 +6,8 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy as lazy
 
 from generation import audit, policies
 from generation.access import user_of
@@ -87,7 +89,7 @@ class PlanInline(admin.TabularInline):
     ordering = ["-version"]
     can_delete = False
     show_change_link = True
-    verbose_name_plural = "sampling plans (the current one is what candidates are drawn from)"
+    verbose_name_plural = lazy("sampling plans (the current one is what candidates are drawn from)")
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
@@ -106,8 +108,11 @@ class TaskAdmin(admin.ModelAdmin):
         if obj.active and not obj.plans.filter(current=True).exists():
             messages.warning(
                 request,
-                f"{obj} has no sampling plan yet: without one nothing can be generated. Add one "
-                "under Sampling plans.",
+                _(
+                    "%(obj)s has no sampling plan yet: without one nothing can be generated. Add "
+                    "one under Sampling plans."
+                )
+                % {"obj": obj},
             )
 
 
@@ -152,18 +157,18 @@ class PolicyAdmin(admin.ModelAdmin):
         fixed = ["kind", "location", "revision", "transformer", "subfolder", "adapter", "parent"]
         return [*self.readonly_fields, *(fixed if obj else [])]
 
-    @admin.action(description="Make active: the next candidates come from it")
+    @admin.action(description=lazy("Make active: the next candidates come from it"))
     def make_active(self, request: HttpRequest, queryset: QuerySet[Policy]) -> None:
         chosen = list(queryset[:2])
         if len(chosen) != 1:
-            messages.error(request, "Choose one policy: only one can be active.")
+            messages.error(request, _("Choose one policy: only one can be active."))
             return
         try:
             policies.activate(chosen[0], actor=user_of(request))
         except policies.PolicyError as error:
             messages.error(request, str(error))
         else:
-            messages.success(request, f"“{chosen[0]}” is active.")
+            messages.success(request, _("“%(value)s” is active.") % {"value": chosen[0]})
 
 
 @admin.register(Source)
@@ -188,15 +193,15 @@ class SourceAdmin(admin.ModelAdmin):
         judged = obj is not None and obj.sets.exists()
         return [*self.readonly_fields, *(["prompt"] if judged else [])]
 
-    @admin.display(description="picture")
+    @admin.display(description=lazy("picture"))
     def picture(self, source: Source) -> SafeString | str:
         return _picture(source.image)
 
-    @admin.display(description="mask")
+    @admin.display(description=lazy("mask"))
     def mask_picture(self, source: Source) -> SafeString | str:
         return _picture(source.mask)
 
-    @admin.display(description="prompt", ordering="prompt")
+    @admin.display(description=lazy("prompt"), ordering="prompt")
     def short_prompt(self, source: Source) -> str:
         prompt = source.effective_prompt
         return prompt if len(prompt) <= 60 else f"{prompt[:59]}…"
@@ -217,7 +222,7 @@ class CandidateInline(admin.TabularInline):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).select_related("image", "policy")
 
-    @admin.display(description="picture")
+    @admin.display(description=lazy("picture"))
     def picture(self, candidate: Candidate) -> SafeString | str:
         return _picture(candidate.image)
 
@@ -245,7 +250,7 @@ class ImageAdmin(Facts):
     list_display = ["sha256", "picture", "width", "height", "byte_size", "created_at"]
     search_fields = ["sha256"]
 
-    @admin.display(description="picture")
+    @admin.display(description=lazy("picture"))
     def picture(self, image: Image) -> SafeString | str:
         return _picture(image)
 
@@ -263,11 +268,11 @@ class GenerationRunAdmin(Facts):
         allowed = request.user.has_perm("generation.change_generationrun")
         return super().get_actions(request) if allowed else {}
 
-    @admin.action(description="Cancel: finished candidates are kept")
+    @admin.action(description=lazy("Cancel: finished candidates are kept"))
     def cancel(self, request: HttpRequest, queryset: QuerySet[GenerationRun]) -> None:
         self._tell(request, [run for run in queryset if run.cancel()], Verb.RUN_CANCELLED)
 
-    @admin.action(description="Go on with failed or cancelled orders")
+    @admin.action(description=lazy("Go on with failed or cancelled orders"))
     def retry(self, request: HttpRequest, queryset: QuerySet[GenerationRun]) -> None:
         queued = [run for run in queryset if run.retry()]
         for run in queued:
@@ -277,6 +282,6 @@ class GenerationRunAdmin(Facts):
     def _tell(self, request: HttpRequest, runs: list[GenerationRun], verb: Verb) -> None:
         for run in runs:
             audit.record(actor=user_of(request), verb=verb, thing=run)
-        what = "Cancelled" if verb == Verb.RUN_CANCELLED else "Queued again"
-        numbers = ", ".join(str(run.pk) for run in runs) or "none of them"
-        messages.info(request, f"{what}: {numbers}.")
+        what = _("Cancelled") if verb == Verb.RUN_CANCELLED else _("Queued again")
+        numbers = ", ".join(str(run.pk) for run in runs) or _("none of them")
+        messages.info(request, _("%(what)s: %(numbers)s.") % {"what": what, "numbers": numbers})

@@ -5,6 +5,8 @@ from django.contrib.auth.models import User
 from django.core.files.uploadedfile import UploadedFile
 from django.db import transaction
 from django.db.models import Max, QuerySet
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy as lazy
 
 from generation import images, policies, sources
 from generation.images import ImageError
@@ -33,12 +35,25 @@ class ProjectField(forms.ModelChoiceField):
 
 
 class SourceFilter(forms.Form):
-    project = ProjectField(required=False, empty_label="Every project", to_field_name="slug")
-    task = forms.ModelChoiceField(
-        Task.objects.all(), to_field_name="slug", required=False, empty_label="Every task"
+    project = ProjectField(
+        label=lazy("Project"),
+        required=False,
+        empty_label=lazy("Every project"),
+        to_field_name="slug",
     )
-    split = forms.ChoiceField(choices=[("", "Train and holdout"), *Split.choices], required=False)
-    q = forms.CharField(label="Prompt has", required=False)
+    task = forms.ModelChoiceField(
+        Task.objects.all(),
+        to_field_name="slug",
+        required=False,
+        empty_label=lazy("Every task"),
+        label=lazy("Task"),
+    )
+    split = forms.ChoiceField(
+        choices=[("", lazy("Train and holdout")), *Split.choices],
+        required=False,
+        label=lazy("Split"),
+    )
+    q = forms.CharField(label=lazy("Prompt has"), required=False)
 
     def __init__(self, *args: Any, projects: QuerySet[Project], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -51,28 +66,36 @@ class SourceFilter(forms.Form):
 class SourceForm(forms.Form):
     """A picture, its mask and a prompt; the errors stand at the field that can be mended."""
 
-    project = ProjectField(help_text="Only its members will see the picture.")
-    task = forms.ModelChoiceField(Task.objects.active(), empty_label=None)
+    project = ProjectField(
+        label=lazy("Project"), help_text=lazy("Only its members will see the picture.")
+    )
+    task = forms.ModelChoiceField(Task.objects.active(), empty_label=None, label=lazy("Task"))
     image = forms.FileField(
-        label="Picture",
+        label=lazy("Picture"),
         required=False,
-        help_text="PNG, JPEG, WebP, TIFF, BMP, GIF or AVIF. It is turned upright and its metadata "
-        "is dropped.",
+        help_text=lazy(
+            "PNG, JPEG, WebP, TIFF, BMP, GIF or AVIF. It is turned upright and its "
+            "metadata is dropped."
+        ),
         widget=forms.ClearableFileInput(attrs={"accept": "image/*"}),
     )
     mask = forms.FileField(
+        label=lazy("Mask"),
         required=False,
-        help_text="The same size, white where the picture is to be edited, black elsewhere.",
+        help_text=lazy("The same size, white where the picture is to be edited, black elsewhere."),
         widget=forms.ClearableFileInput(attrs={"accept": "image/*"}),
     )
     prompt = forms.CharField(
+        label=lazy("Prompt"),
         required=False,
         widget=forms.Textarea(attrs={"rows": 2}),
-        help_text="What the masked area should show. Tasks with a fixed prompt need none.",
+        help_text=lazy("What the masked area should show. Tasks with a fixed prompt need none."),
     )
-    tags = forms.CharField(required=False, help_text="Words, separated by commas.")
-    licence = forms.CharField(required=False, max_length=120)
-    attribution = forms.CharField(required=False, max_length=300)
+    tags = forms.CharField(
+        label=lazy("Tags"), required=False, help_text=lazy("Words, separated by commas.")
+    )
+    licence = forms.CharField(label=lazy("Licence"), required=False, max_length=120)
+    attribution = forms.CharField(label=lazy("Attribution"), required=False, max_length=300)
 
     def __init__(self, *args: Any, projects: QuerySet[Project], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -142,20 +165,30 @@ class Numbers(forms.CharField):
             try:
                 number = int(word) if self.whole else float(word)
             except ValueError:
-                kind = "a whole number" if self.whole else "a number"
-                raise forms.ValidationError(f"“{word.strip()}” is not {kind}.") from None
+                kind = _("a whole number") if self.whole else _("a number")
+                raise forms.ValidationError(
+                    _("“%(word)s” is not %(kind)s.") % {"word": word.strip(), "kind": kind}
+                ) from None
             too_low = number <= self.low if self.above_low else number < self.low
             if too_low or not number <= self.high:
-                start = "above" if self.above_low else "from"
+                start = _("above") if self.above_low else _("from")
                 raise forms.ValidationError(
-                    f"{number:g} is out of range: {start} {self.low:g} to {self.high:g}."
+                    _("%(number)s is out of range: %(start)s %(low)s to %(high)s.")
+                    % {
+                        "number": f"{number:g}",
+                        "start": start,
+                        "low": f"{self.low:g}",
+                        "high": f"{self.high:g}",
+                    }
                 )
             numbers.append(number)
         return numbers
 
     def validate(self, value: Any) -> None:
         if not value:
-            raise forms.ValidationError("Give at least one number; several are drawn from evenly.")
+            raise forms.ValidationError(
+                _("Give at least one number; several are drawn from evenly.")
+            )
 
     def run_validators(self, value: Any) -> None:
         """The inherited ones are about strings."""
@@ -174,25 +207,32 @@ class Lines(forms.CharField):
 
     def validate(self, value: Any) -> None:
         if len(value) != len(set(value)):
-            raise forms.ValidationError("A line stands there twice.")
+            raise forms.ValidationError(_("A line stands there twice."))
 
     def run_validators(self, value: Any) -> None:
         """The inherited ones are about strings."""
 
 
 class SamplingPlanForm(forms.ModelForm):
-    steps = Numbers(low=1, high=1000, whole=True, help_text="Inference steps, e.g. 20, 28, 50.")
-    strength = Numbers(
-        low=0, high=1, above_low=True, help_text="Share of the noise put over the source; 1 is all."
+    steps = Numbers(
+        low=1, high=1000, whole=True, help_text=lazy("Inference steps, e.g. 20, 28, 50.")
     )
-    guidance_scale = Numbers(low=0, high=1000, help_text="FLUX Fill's own guidance, e.g. 10, 30.")
+    strength = Numbers(
+        low=0,
+        high=1,
+        above_low=True,
+        help_text=lazy("Share of the noise put over the source; 1 is all."),
+    )
+    guidance_scale = Numbers(
+        low=0, high=1000, help_text=lazy("FLUX Fill's own guidance, e.g. 10, 30.")
+    )
     true_cfg_scale = Numbers(
         low=1,
         high=100,
-        help_text="1 is without; above it the negative prompt counts, at twice the work.",
+        help_text=lazy("1 is without; above it the negative prompt counts, at twice the work."),
     )
     negative_prompts = Lines(
-        required=False, strip=False, help_text="One a line; an empty line is none."
+        required=False, strip=False, help_text=lazy("One a line; an empty line is none.")
     )
 
     class Meta:
@@ -246,7 +286,7 @@ class PolicyForm(forms.ModelForm):
         if self.instance.pk or self.errors:
             return data
         if data["kind"] == Policy.Kind.TRAINED and data["parent"] is None:
-            self.add_error("parent", "A trained policy needs the one it was trained from.")
+            self.add_error("parent", _("A trained policy needs the one it was trained from."))
         if data["kind"] != Policy.Kind.EXTERNAL:
             places = ("location", "revision", "transformer", "subfolder", "adapter")
             try:

@@ -24,6 +24,7 @@ from typing import IO
 import numpy as np
 from django.core.files.base import ContentFile
 from django.core.files.storage import FileSystemStorage, default_storage
+from django.utils.translation import gettext as _
 from PIL import Image as Pillow
 from PIL import ImageChops, ImageCms, ImageOps, UnidentifiedImageError
 
@@ -75,21 +76,24 @@ def _opened(file: Readable, name: str) -> Iterator[tuple[Pillow.Image, str]]:
     try:
         picture = Pillow.open(io.BytesIO(data), formats=FORMATS)
     except Pillow.DecompressionBombError:
-        raise ImageError(_too_large(name, "too many pixels")) from None
+        raise ImageError(_too_large(name, _("too many pixels"))) from None
     except UnidentifiedImageError:
         raise ImageError(_unknown(name, data)) from None
     except (OSError, SyntaxError, ValueError, struct.error, EOFError) as error:
-        raise ImageError(f"{name} is damaged ({error}). Export it again.") from None
+        raise ImageError(
+            _("%(name)s is damaged (%(error)s). Export it again.") % {"name": name, "error": error}
+        ) from None
     with picture:
         _check_header(picture, name)
         try:
             picture.load()
             upright = ImageOps.exif_transpose(picture)
         except Pillow.DecompressionBombError:
-            raise ImageError(_too_large(name, "too many pixels")) from None
+            raise ImageError(_too_large(name, _("too many pixels"))) from None
         except (OSError, SyntaxError, ValueError, struct.error, EOFError, KeyError) as error:
             raise ImageError(
-                f"{name} is damaged or cut off ({error}). Copy or export it again."
+                _("%(name)s is damaged or cut off (%(error)s). Copy or export it again.")
+                % {"name": name, "error": error}
             ) from None
         yield upright, name
 
@@ -97,7 +101,7 @@ def _opened(file: Readable, name: str) -> Iterator[tuple[Pillow.Image, str]]:
 def _name_of(file: Readable) -> str:
     if isinstance(file, str | Path):
         return Path(file).name
-    return str(getattr(file, "name", "") or "The picture")
+    return str(getattr(file, "name", "") or _("The picture"))
 
 
 def _bytes_of(file: Readable, name: str) -> bytes:
@@ -108,36 +112,55 @@ def _bytes_of(file: Readable, name: str) -> bytes:
             with open(file, "rb") as opened:
                 data = opened.read(MAX_BYTES + 1)
         except OSError as error:
-            raise ImageError(f"{name} cannot be read: {error.strerror}.") from None
+            raise ImageError(
+                _("%(name)s cannot be read: %(strerror)s.")
+                % {"name": name, "strerror": error.strerror}
+            ) from None
     else:
         data = file.read(MAX_BYTES + 1)
     if not data:
-        raise ImageError(f"{name} is empty. Save or upload it again.")
+        raise ImageError(_("%(name)s is empty. Save or upload it again.") % {"name": name})
     if len(data) > MAX_BYTES:
         raise ImageError(
-            f"{name} is larger than {MAX_BYTES // 2**20} MB. Save it smaller, for example as JPEG."
+            _("%(name)s is larger than %(most)s MB. Save it smaller, for example as JPEG.")
+            % {"name": name, "most": MAX_BYTES // 2**20}
         )
     return data
 
 
 def _too_large(name: str, size: str) -> str:
-    return f"{name} has {size}, more than {MAX_PIXELS // 10**6} million. Scale it down."
+    return _("%(name)s has %(size)s, more than %(most)s million. Scale it down.") % {
+        "name": name,
+        "size": size,
+        "most": MAX_PIXELS // 10**6,
+    }
 
 
 def _check_header(picture: Pillow.Image, name: str) -> None:
     width, height = picture.size
     if width * height > MAX_PIXELS:
-        raise ImageError(_too_large(name, f"{width} × {height} pixels"))
+        raise ImageError(
+            _too_large(
+                name, _("%(width)s × %(height)s pixels") % {"width": width, "height": height}
+            )
+        )
     if min(width, height) < MIN_SIDE:
         raise ImageError(
-            f"{name} has only {width} × {height} pixels. Each side needs at least {MIN_SIDE}."
+            _(
+                "%(name)s has only %(width)s × %(height)s pixels. Each side needs at least "
+                "%(min_side)s."
+            )
+            % {"name": name, "width": width, "height": height, "min_side": MIN_SIDE}
         )
     # MPO is a photograph with previews or a gain map behind it: its first picture is what counts.
     frames = getattr(picture, "n_frames", 1)
     if frames > 1 and picture.format != "MPO":
         raise ImageError(
-            f"{name} is animated or has several pages ({frames}). Save the one wanted as PNG or "
-            "JPEG."
+            _(
+                "%(name)s is animated or has several pages (%(frames)s). Save the one wanted "
+                "as PNG or JPEG."
+            )
+            % {"name": name, "frames": frames}
         )
 
 
@@ -145,19 +168,22 @@ def _unknown(name: str, data: bytes) -> str:
     head = data[:512].lstrip().lower()
     kind = ""
     if data[4:8] == b"ftyp" and data[8:12] in {b"heic", b"heix", b"hevc", b"mif1", b"msf1"}:
-        kind = "a HEIC photograph"
+        kind = _("a HEIC photograph")
     elif b"<svg" in head:
-        kind = "an SVG drawing"
+        kind = _("an SVG drawing")
     elif head.startswith(b"%pdf"):
-        kind = "a PDF document"
+        kind = _("a PDF document")
     elif head.startswith(b"8bps"):
-        kind = "a Photoshop file"
+        kind = _("a Photoshop file")
     if kind:
-        return f"{name} is {kind}, which is not read here. Save it as PNG or JPEG."
-    return (
-        f"{name} is not a picture, or damaged at its start. PNG, JPEG, WebP, TIFF, BMP, GIF and "
+        return _("%(name)s is %(kind)s, which is not read here. Save it as PNG or JPEG.") % {
+            "name": name,
+            "kind": kind,
+        }
+    return _(
+        "%(name)s is not a picture, or damaged at its start. PNG, JPEG, WebP, TIFF, BMP, GIF and "
         "AVIF are read here."
-    )
+    ) % {"name": name}
 
 
 def _to_rgb(picture: Pillow.Image, name: str) -> Pillow.Image:
@@ -165,7 +191,11 @@ def _to_rgb(picture: Pillow.Image, name: str) -> Pillow.Image:
         return _eight_bits(picture, name).convert("RGB")
     if picture.mode == "F":
         raise ImageError(
-            f"{name} holds floating-point values whose white is unknown. Save it with 8 or 16 bits."
+            _(
+                "%(name)s holds floating-point values whose white is unknown. Save it with 8 "
+                "or 16 bits."
+            )
+            % {"name": name}
         )
     if _has_alpha(picture):
         layer = _in_srgb(picture.convert("RGBA"), picture.info.get("icc_profile"))
@@ -179,7 +209,9 @@ def _to_rgb(picture: Pillow.Image, name: str) -> Pillow.Image:
 def _eight_bits(picture: Pillow.Image, name: str) -> Pillow.Image:
     values = np.asarray(picture).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
-        raise ImageError(f"{name} holds more than 16 bits a channel. Save it with 8 or 16.")
+        raise ImageError(
+            _("%(name)s holds more than 16 bits a channel. Save it with 8 or 16.") % {"name": name}
+        )
     return Pillow.fromarray(((values + 128) // 257).astype(np.uint8))
 
 
@@ -214,8 +246,11 @@ def binary_mask(picture: Pillow.Image, *, name: str) -> Pillow.Image:
     share = float(np.mean((values > NEAR) & (values < 255 - NEAR)))
     if share > MAX_GREY_SHARE:
         raise ImageError(
-            f"{name} is not black and white: {share:.0%} of its pixels are grey. Save the mask "
-            "with white where the picture is to be edited and black elsewhere."
+            _(
+                "%(name)s is not black and white: %(share)s of its pixels are grey. Save the "
+                "mask with white where the picture is to be edited and black elsewhere."
+            )
+            % {"name": name, "share": f"{share:.0%}"}
         )
     return Pillow.fromarray(np.where(values >= 128, 255, 0).astype(np.uint8))
 
@@ -228,7 +263,9 @@ def _mask_channel(picture: Pillow.Image, name: str) -> Pillow.Image:
             return Pillow.fromarray(np.where(values > 0, 255, 0).astype(np.uint8))
         return _eight_bits(picture, name)
     if picture.mode == "F":
-        raise ImageError(f"{name} holds floating-point values. Save the mask as 8-bit PNG.")
+        raise ImageError(
+            _("%(name)s holds floating-point values. Save the mask as 8-bit PNG.") % {"name": name}
+        )
     if picture.mode == "1":
         return picture.convert("L")
     if _has_alpha(picture):
@@ -245,19 +282,35 @@ def check_mask(
     mask: Pillow.Image,
     size: tuple[int, int],
     *,
-    mask_name: str = "The mask",
-    image_name: str = "the picture",
+    mask_name: str = "",
+    image_name: str = "",
 ) -> None:
     """Refuse a mask that does not fit its picture or marks nothing. Raises ImageError."""
+    mask_name = mask_name or _("The mask")
     if mask.size != size:
+        if mask.size == size[::-1]:
+            said = _(
+                "%(mask_name)s has %(mask)s pixels and %(image_name)s %(image)s. Save the mask in "
+                "the picture's size, upright as the picture is shown."
+            )
+        else:
+            said = _(
+                "%(mask_name)s has %(mask)s pixels and %(image_name)s %(image)s. Save the mask in "
+                "the picture's size."
+            )
         raise ImageError(
-            f"{mask_name} has {mask.width} × {mask.height} pixels and {image_name} "
-            f"{size[0]} × {size[1]}. Save the mask in the picture's size"
-            + (", upright as the picture is shown." if mask.size == size[::-1] else ".")
+            said
+            % {
+                "mask_name": mask_name,
+                "mask": f"{mask.width} × {mask.height}",
+                "image_name": image_name or _("the picture"),
+                "image": f"{size[0]} × {size[1]}",
+            }
         )
     if mask.getextrema() == (0, 0):
         raise ImageError(
-            f"{mask_name} is empty: nothing in it is white. Paint the area to edit white."
+            _("%(mask_name)s is empty: nothing in it is white. Paint the area to edit white.")
+            % {"mask_name": mask_name}
         )
 
 
@@ -329,8 +382,11 @@ def read_bytes(image: Image) -> bytes:
             return bytes(file.read())
     except FileNotFoundError:
         raise ImageError(
-            f"The file images/{image.storage_key} of a picture is gone from the store. Restore it "
-            "from a backup or import the picture again."
+            _(
+                "The file images/%(storage_key)s of a picture is gone from the store. "
+                "Restore it from a backup or import the picture again."
+            )
+            % {"storage_key": image.storage_key}
         ) from None
 
 

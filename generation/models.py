@@ -8,25 +8,26 @@ from django.conf import settings
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
 
 from generation.ownership import Job
 
-HEX64 = RegexValidator(r"^[0-9a-f]{64}$", "A sha256 in hexadecimal has 64 characters 0-9a-f.")
+HEX64 = RegexValidator(r"^[0-9a-f]{64}$", _("A sha256 in hexadecimal has 64 characters 0-9a-f."))
 
 
 class Split(models.TextChoices):
-    TRAIN = "train"
-    HOLDOUT = "holdout"
+    TRAIN = "train", _("Train")
+    HOLDOUT = "holdout", _("Holdout")
 
 
 class Role(models.TextChoices):
     """What a member of a project may do; each role includes those before it."""
 
-    VIEWER = "viewer"  # sees pictures, figures and pages
-    ANNOTATOR = "annotator"  # judges
-    REVIEWER = "reviewer"  # decides where annotators disagree
-    MANAGER = "manager"  # runs campaigns and rounds
-    ADMIN = "admin"  # names the members
+    VIEWER = "viewer", _("Viewer")  # sees pictures, figures and pages
+    ANNOTATOR = "annotator", _("Annotator")  # judges
+    REVIEWER = "reviewer", _("Reviewer")  # decides where annotators disagree
+    MANAGER = "manager", _("Manager")  # runs campaigns and rounds
+    ADMIN = "admin", _("Admin")  # names the members
 
 
 class Project(models.Model):
@@ -81,20 +82,23 @@ class Task(models.Model):
     slug = models.SlugField(unique=True)
     name = models.CharField(max_length=80)
     wording = models.CharField(
-        max_length=200, help_text="How the reward model's query names the task, e.g. “image fill”."
+        max_length=200,
+        help_text=_("How the reward model's query names the task, e.g. “image fill”."),
     )
-    instruction = models.TextField(blank=True, help_text="Shown to annotators above the pictures.")
+    instruction = models.TextField(
+        blank=True, help_text=_("Shown to annotators above the pictures.")
+    )
     fixed_prompt = models.CharField(
         max_length=500,
         blank=True,
-        help_text="Used for every source of this task instead of its own.",
+        help_text=_("Used for every source of this task instead of its own."),
     )
     needs_source = models.BooleanField(default=True)
     needs_mask = models.BooleanField(default=True)
     weight = models.FloatField(
         default=1.0,
         validators=[MinValueValidator(0.0)],
-        help_text="Relative share of the task in policy training.",
+        help_text=_("Relative share of the task in policy training."),
     )
     active = models.BooleanField(default=True)
 
@@ -150,7 +154,7 @@ class Source(models.Model):
     prompt = models.TextField(blank=True)
     tags = models.JSONField(default=dict, blank=True)  # style, scene, subject … for audits
     split = models.CharField(
-        max_length=8, choices=Split, help_text="Drawn from the picture's hash."
+        max_length=8, choices=Split, help_text=_("Drawn from the picture's hash.")
     )
     external_id = models.CharField(max_length=200, blank=True)
     licence = models.CharField(max_length=120, blank=True)
@@ -185,34 +189,36 @@ class Policy(models.Model):
     """Weights that make candidates: a base, a trained descendant, or an external system."""
 
     class Kind(models.TextChoices):
-        BASE = "base"
-        TRAINED = "trained"
-        EXTERNAL = "external"
+        BASE = "base", _("Base")
+        TRAINED = "trained", _("Trained")
+        EXTERNAL = "external", _("External")
 
     class State(models.TextChoices):
-        READY = "ready"
-        ACTIVE = "active"  # makes the next candidates; at most one
-        RETIRED = "retired"
+        READY = "ready", _("Ready")
+        ACTIVE = "active", _("Active")  # makes the next candidates; at most one
+        RETIRED = "retired", _("Retired")
 
     name = models.CharField(max_length=120, unique=True)
     kind = models.CharField(max_length=8, choices=Kind)
     state = models.CharField(max_length=8, choices=State, default=State.READY)
     location = models.CharField(
-        max_length=500, blank=True, help_text="Hub id, or directory in diffusers' pipeline layout."
+        max_length=500,
+        blank=True,
+        help_text=_("Hub id, or directory in diffusers' pipeline layout."),
     )
     revision = models.CharField(max_length=120, blank=True)
     transformer = models.CharField(
         max_length=500,
         blank=True,
-        help_text="Hub id or directory of the transformer, if elsewhere.",
+        help_text=_("Hub id or directory of the transformer, if elsewhere."),
     )
     subfolder = models.CharField(max_length=200, blank=True)
     adapter = models.CharField(
-        max_length=500, blank=True, help_text="Directory of a LoRA in diffusers' layout."
+        max_length=500, blank=True, help_text=_("Directory of a LoRA in diffusers' layout.")
     )
     max_pixels = models.PositiveIntegerField(
         default=1024 * 1024,
-        help_text="Sources are scaled down to at most this area (width × height).",
+        help_text=_("Sources are scaled down to at most this area (width × height)."),
     )
     parent = models.ForeignKey(
         "self", null=True, blank=True, on_delete=models.PROTECT, related_name="children"
@@ -311,9 +317,9 @@ class CandidateSet(models.Model):
     """N candidates for one source, drawn before they are made."""
 
     class State(models.TextChoices):
-        DRAWN = "drawn"
-        READY = "ready"
-        FAILED = "failed"
+        DRAWN = "drawn", _("Drawn")
+        READY = "ready", _("Ready")
+        FAILED = "failed", _("Failed")
 
     source = models.ForeignKey(Source, on_delete=models.PROTECT, related_name="sets")
     plan = models.ForeignKey(SamplingPlan, null=True, blank=True, on_delete=models.PROTECT)

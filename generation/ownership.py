@@ -17,6 +17,7 @@ from typing import Any, Self
 from django.db import connection, connections, models, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Coalesce, Now
+from django.utils.translation import gettext_lazy as _
 
 LEASE = timedelta(seconds=30)
 HEARTBEAT_SECONDS = 5.0
@@ -27,11 +28,11 @@ class LeaseLost(Exception):
 
 
 class JobState(models.TextChoices):
-    QUEUED = "queued"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
+    QUEUED = "queued", _("Queued")
+    RUNNING = "running", _("Running")
+    SUCCEEDED = "succeeded", _("Succeeded")
+    FAILED = "failed", _("Failed")
+    CANCELLED = "cancelled", _("Cancelled")
 
 
 class JobQuerySet(models.QuerySet[Any]):

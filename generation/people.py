@@ -10,6 +10,7 @@ from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 
 LONGEST = timedelta(days=365)
 
@@ -17,10 +18,10 @@ LONGEST = timedelta(days=365)
 class Scope(models.TextChoices):
     """What a token may be used for; what its owner may do limits it further."""
 
-    READ = "read", "read what its owner may see"
-    LABEL = "label", "take turns and submit judgments"
-    MANAGE = "manage", "run campaigns and rounds"
-    EXPORT = "export", "download labels"
+    READ = "read", _("read what its owner may see")
+    LABEL = "label", _("take turns and submit judgments")
+    MANAGE = "manage", _("run campaigns and rounds")
+    EXPORT = "export", _("download labels")
 
 
 class TokenQuerySet(models.QuerySet["Token"]):
@@ -77,46 +78,52 @@ class Token(models.Model):
 class Verb(models.TextChoices):
     """The acts of the log; a new kind of act is a new line here, and no migration."""
 
-    LOGIN = "logged in"
-    LOGOUT = "logged out"
-    LOGIN_FAILED = "failed to log in"
-    SIGN_UP = "signed up"
-    CONNECT = "connected a sign-in"
-    PROFILE = "changed the profile"
-    PASSWORD = "changed the password"
-    TOKEN_MADE = "made a token"
-    TOKEN_REVOKED = "revoked a token"
-    PROJECT_MADE = "made a project"
-    MEMBER_ADDED = "added a member"
-    ROLE_CHANGED = "changed a role"
-    MEMBER_REMOVED = "removed a member"
-    SOURCE_ADDED = "added a source"
-    CAMPAIGN_MADE = "made a campaign"
-    CAMPAIGN_STATE = "changed a campaign's state"
-    SETS_ADDED = "added sets to a campaign"
-    SETS_TAKEN_OUT = "took sets out of a campaign"
-    PRIORITY_SET = "changed the order of a campaign's sets"
-    CAMPAIGN_EDITED = "changed a campaign's settings"
-    CAMPAIGN_PEOPLE = "changed who judges in a campaign"
-    INVITED = "made an invitation link"
-    INVITATION_REVOKED = "took an invitation link back"
-    JOINED = "joined by an invitation link"
-    GOLD_CHANGED = "changed a known answer"
-    PERSON_PAUSED = "paused a person in a campaign"
-    PERSON_RESUMED = "let a person go on in a campaign"
-    WORK_REQUEUED = "put a person's work back into the queue"
-    REQUEUE_UNDONE = "took a requeue back"
-    ROUND_STARTED = "started a round"
-    ROUND_LABELLED = "ended a round's labelling"
-    ROUND_CANCELLED = "cancelled a round"
-    STEP_RETRIED = "ran a step again"
-    POLICY_ACTIVE = "made a policy active"
-    REWARD_ACTIVE = "made a reward model active"
-    RUN_CANCELLED = "cancelled a generation"
-    RUN_RETRIED = "ran a generation again"
-    ADMIN_ADDED = "added in the admin"
-    ADMIN_CHANGED = "changed in the admin"
-    ADMIN_DELETED = "deleted in the admin"
+    LOGIN = "logged in", _("logged in")
+    LOGOUT = "logged out", _("logged out")
+    LOGIN_FAILED = "failed to log in", _("failed to log in")
+    SIGN_UP = "signed up", _("signed up")
+    CONNECT = "connected a sign-in", _("connected a sign-in")
+    PROFILE = "changed the profile", _("changed the profile")
+    PASSWORD = "changed the password", _("changed the password")
+    TOKEN_MADE = "made a token", _("made a token")
+    TOKEN_REVOKED = "revoked a token", _("revoked a token")
+    PROJECT_MADE = "made a project", _("made a project")
+    MEMBER_ADDED = "added a member", _("added a member")
+    ROLE_CHANGED = "changed a role", _("changed a role")
+    MEMBER_REMOVED = "removed a member", _("removed a member")
+    SOURCE_ADDED = "added a source", _("added a source")
+    CAMPAIGN_MADE = "made a campaign", _("made a campaign")
+    CAMPAIGN_STATE = "changed a campaign's state", _("changed a campaign's state")
+    SETS_ADDED = "added sets to a campaign", _("added sets to a campaign")
+    SETS_TAKEN_OUT = "took sets out of a campaign", _("took sets out of a campaign")
+    PRIORITY_SET = (
+        "changed the order of a campaign's sets",
+        _("changed the order of a campaign's sets"),
+    )
+    CAMPAIGN_EDITED = "changed a campaign's settings", _("changed a campaign's settings")
+    CAMPAIGN_PEOPLE = "changed who judges in a campaign", _("changed who judges in a campaign")
+    INVITED = "made an invitation link", _("made an invitation link")
+    INVITATION_REVOKED = "took an invitation link back", _("took an invitation link back")
+    JOINED = "joined by an invitation link", _("joined by an invitation link")
+    GOLD_CHANGED = "changed a known answer", _("changed a known answer")
+    PERSON_PAUSED = "paused a person in a campaign", _("paused a person in a campaign")
+    PERSON_RESUMED = "let a person go on in a campaign", _("let a person go on in a campaign")
+    WORK_REQUEUED = (
+        "put a person's work back into the queue",
+        _("put a person's work back into the queue"),
+    )
+    REQUEUE_UNDONE = "took a requeue back", _("took a requeue back")
+    ROUND_STARTED = "started a round", _("started a round")
+    ROUND_LABELLED = "ended a round's labelling", _("ended a round's labelling")
+    ROUND_CANCELLED = "cancelled a round", _("cancelled a round")
+    STEP_RETRIED = "ran a step again", _("ran a step again")
+    POLICY_ACTIVE = "made a policy active", _("made a policy active")
+    REWARD_ACTIVE = "made a reward model active", _("made a reward model active")
+    RUN_CANCELLED = "cancelled a generation", _("cancelled a generation")
+    RUN_RETRIED = "ran a generation again", _("ran a generation again")
+    ADMIN_ADDED = "added in the admin", _("added in the admin")
+    ADMIN_CHANGED = "changed in the admin", _("changed in the admin")
+    ADMIN_DELETED = "deleted in the admin", _("deleted in the admin")
 
 
 class AuditEntry(models.Model):
@@ -159,6 +166,10 @@ class AuditEntry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.actor_name or 'OneLoop'} {self.verb}"
+
+    @property
+    def act(self) -> str:
+        return str(dict(Verb.choices).get(self.verb, self.verb))
 
     @property
     def before(self) -> list[str]:

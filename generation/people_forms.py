@@ -84,7 +84,7 @@ class AuditFilter(forms.Form):
     verb = forms.ChoiceField(
         label=_("What"),
         required=False,
-        choices=[("", _("Everything")), *((value, value) for value in Verb.values)],
+        choices=[("", _("Everything")), *Verb.choices],
     )
     since = forms.DateField(
         label=_("From"), required=False, widget=forms.DateInput(attrs={"type": "date"})

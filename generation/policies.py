@@ -10,6 +10,7 @@ from typing import Any
 from django.contrib.auth.models import User
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from generation import audit
 from generation.models import Policy, Verb
@@ -54,13 +55,18 @@ def register(
     """
     kind = kind or (Policy.Kind.TRAINED if parent else Policy.Kind.BASE)
     if kind not in Policy.Kind.values:
-        raise PolicyError(f"“{kind}” is no kind of policy. Write {', '.join(Policy.Kind.values)}.")
+        raise PolicyError(
+            _("“%(kind)s” is no kind of policy. Write %(values)s.")
+            % {"kind": kind, "values": ", ".join(Policy.Kind.values)}
+        )
     if not name.strip():
-        raise PolicyError("A policy needs a name.")
+        raise PolicyError(_("A policy needs a name."))
     if Policy.objects.filter(name=name).exists():
-        raise PolicyError(f"There is a policy “{name}” already. Choose another name.")
+        raise PolicyError(
+            _("There is a policy “%(name)s” already. Choose another name.") % {"name": name}
+        )
     if kind == Policy.Kind.TRAINED and parent is None:
-        raise PolicyError("A trained policy needs its parent.")
+        raise PolicyError(_("A trained policy needs its parent."))
     found: dict[str, Any] = {}
     if kind != Policy.Kind.EXTERNAL:
         found = inspect(
@@ -75,8 +81,11 @@ def register(
     multiple = found.get("size_multiple", USUAL_MULTIPLE)
     if max_pixels < multiple**2:
         raise PolicyError(
-            f"{max_pixels} pixels are too few: this policy's smallest picture has "
-            f"{multiple} × {multiple}."
+            _(
+                "%(max_pixels)s pixels are too few: this policy's smallest picture has "
+                "%(multiple)s × %(multiple)s."
+            )
+            % {"max_pixels": max_pixels, "multiple": multiple}
         )
     return Policy.objects.create(
         name=name,
@@ -101,9 +110,12 @@ def activate(policy: Policy, *, actor: User | None = None) -> None:
     # Two who activate at once wait for each other here, and the later one wins.
     locked = {row.pk: row for row in Policy.objects.select_for_update().order_by("pk")}
     if policy.pk not in locked:
-        raise PolicyError(f"The policy “{policy}” is gone.")
+        raise PolicyError(_("The policy “%(policy)s” is gone.") % {"policy": policy})
     if locked[policy.pk].kind == Policy.Kind.EXTERNAL:
-        raise PolicyError(f"“{policy}” is an external system: nothing can be generated with it.")
+        raise PolicyError(
+            _("“%(policy)s” is an external system: nothing can be generated with it.")
+            % {"policy": policy}
+        )
     if locked[policy.pk].state != Policy.State.ACTIVE:
         before = [row.name for row in locked.values() if row.state == Policy.State.ACTIVE]
         Policy.objects.filter(state=Policy.State.ACTIVE).update(state=Policy.State.RETIRED)
@@ -124,8 +136,10 @@ def active() -> Policy:
     policy = Policy.objects.filter(state=Policy.State.ACTIVE).first()
     if policy is None:
         raise PolicyError(
-            "No policy is active. Register one with `register_policy LOCATION --activate`, or make "
-            "one active on the policies page."
+            _(
+                "No policy is active. Register one with `register_policy LOCATION "
+                "--activate`, or make one active on the policies page."
+            )
         )
     return policy
 
@@ -137,7 +151,10 @@ def named(name: str) -> Policy:
         policy = Policy.objects.filter(pk=int(name)).first()
     if policy is None:
         known = ", ".join(f"“{known}”" for known in Policy.objects.values_list("name", flat=True))
-        raise PolicyError(f"There is no policy “{name}”. Registered: {known or 'none'}.")
+        raise PolicyError(
+            _("There is no policy “%(name)s”. Registered: %(known)s.")
+            % {"name": name, "known": known or _("none")}
+        )
     return policy
 
 
@@ -159,7 +176,7 @@ def inspect(
 ) -> dict[str, Any]:
     """What a location says about itself, for the policy's card. Raises PolicyError."""
     if not location:
-        raise PolicyError("Say where the weights are: a hub id, or a directory.")
+        raise PolicyError(_("Say where the weights are: a hub id, or a directory."))
     card: dict[str, Any] = {}
     elsewhere = bool(transformer or subfolder)
     if _is_local(location):
@@ -184,35 +201,51 @@ def _is_local(location: str) -> bool:
 
 def _inspect_pipeline(path: Path, *, skip_transformer: bool) -> dict[str, Any]:
     if not path.is_dir():
-        raise PolicyError(f"{path} is not a directory. Check the path, or download the checkpoint.")
-    _json_of(path / "model_index.json", f"{path} is not a pipeline in diffusers' layout")
+        raise PolicyError(
+            _("%(path)s is not a directory. Check the path, or download the checkpoint.")
+            % {"path": path}
+        )
+    _json_of(
+        path / "model_index.json",
+        _("%(path)s is not a pipeline in diffusers' layout") % {"path": path},
+    )
     missing = [part for part in COMPONENTS if not (path / part).is_dir()]
     if skip_transformer and "transformer" in missing:
         missing.remove("transformer")
     if missing:
         raise PolicyError(
-            f"{path} lacks {', '.join(missing)}. A Fill pipeline has {', '.join(COMPONENTS)}."
+            _("%(path)s lacks %(missing)s. A Fill pipeline has %(components)s.")
+            % {"path": path, "missing": ", ".join(missing), "components": ", ".join(COMPONENTS)}
         )
     for part in WITH_WEIGHTS:
         if not (skip_transformer and part == "transformer"):
             _check_weights(path / part)
     card: dict[str, Any] = {}
     if (path / "card.json").exists():
-        card = _json_of(path / "card.json", f"The card of {path} cannot be read")
+        card = _json_of(
+            path / "card.json", _("The card of %(path)s cannot be read") % {"path": path}
+        )
     return card | {"size_multiple": _size_multiple(path)}
 
 
 def _check_weights(path: Path) -> None:
     """Refuse a model folder without safetensors; a pickle can run code and is never loaded."""
-    _json_of(path / "config.json", f"No model in {path}")
+    _json_of(path / "config.json", _("No model in %(path)s") % {"path": path})
     if any(path.glob("*.safetensors")):
         return
     if any(file.suffix in PICKLES for file in path.iterdir()):
         raise PolicyError(
-            f"The weights in {path} are pickles, which can run code and are not loaded. Save them "
-            "as safetensors: model.save_pretrained(path, safe_serialization=True)."
+            _(
+                "The weights in %(path)s are pickles, which can run code and are not loaded. "
+                "Save them as safetensors: model.save_pretrained(path, "
+                "safe_serialization=True)."
+            )
+            % {"path": path}
         )
-    raise PolicyError(f"There are no weights in {path}. Download or build the checkpoint first.")
+    raise PolicyError(
+        _("There are no weights in %(path)s. Download or build the checkpoint first.")
+        % {"path": path}
+    )
 
 
 def _inspect_hub(location: str, revision: str) -> dict[str, Any]:
@@ -232,20 +265,29 @@ def _inspect_hub(location: str, revision: str) -> dict[str, Any]:
         config = hf_hub_download(location, "vae/config.json", revision=revision or None)
     except GatedRepoError:
         raise PolicyError(
-            f"{location} asks for its licence to be accepted: do so on its page on the hub, then "
-            "set HF_TOKEN."
+            _(
+                "%(location)s asks for its licence to be accepted: do so on its page on the "
+                "hub, then set HF_TOKEN."
+            )
+            % {"location": location}
         ) from None
     except RevisionNotFoundError:
-        raise PolicyError(f"{location} has no revision “{revision}”.") from None
+        raise PolicyError(
+            _("%(location)s has no revision “%(revision)s”.")
+            % {"location": location, "revision": revision}
+        ) from None
     except RepositoryNotFoundError:
         raise PolicyError(
-            f"The hub has no {location}, or it is private. Check the name, or set HF_TOKEN."
+            _("The hub has no %(location)s, or it is private. Check the name, or set HF_TOKEN.")
+            % {"location": location}
         ) from None
     except LocalEntryNotFoundError:
         # Offline and not downloaded yet: taken on trust, and checked when it is loaded.
         return {"unchecked": "the hub could not be reached at registration"}
     except EntryNotFoundError:
-        raise PolicyError(f"{location} is not a pipeline in diffusers' layout.") from None
+        raise PolicyError(
+            _("%(location)s is not a pipeline in diffusers' layout.") % {"location": location}
+        ) from None
     except OSError:
         return {"unchecked": "the hub could not be reached at registration"}
     return {"size_multiple": _size_multiple(Path(config).parent.parent)}
@@ -254,8 +296,11 @@ def _inspect_hub(location: str, revision: str) -> dict[str, Any]:
 def _check_hub_id(location: str) -> None:
     if not HUB_ID.match(location):
         raise PolicyError(
-            f"“{location}” is neither a directory that exists nor a hub id such as "
-            "black-forest-labs/FLUX.1-Fill-dev."
+            _(
+                "“%(location)s” is neither a directory that exists nor a hub id such as "
+                "black-forest-labs/FLUX.1-Fill-dev."
+            )
+            % {"location": location}
         )
 
 
@@ -265,13 +310,18 @@ def _inspect_adapter(adapter: str) -> dict[str, Any]:
         return {}
     path = Path(adapter).expanduser()
     if not path.is_dir():
-        raise PolicyError(f"The adapter's directory {path} does not exist. Check the path.")
+        raise PolicyError(
+            _("The adapter's directory %(path)s does not exist. Check the path.") % {"path": path}
+        )
     if not any(path.glob("*.safetensors")):
         raise PolicyError(
-            f"There is no LoRA in {path}: {LORA_FILE} is missing. Pickles are not loaded."
+            _("There is no LoRA in %(path)s: %(lora_file)s is missing. Pickles are not loaded.")
+            % {"path": path, "lora_file": LORA_FILE}
         )
     if (path / "card.json").exists():
-        return _json_of(path / "card.json", f"The card of {path} cannot be read")
+        return _json_of(
+            path / "card.json", _("The card of %(path)s cannot be read") % {"path": path}
+        )
     return {}
 
 
@@ -287,9 +337,16 @@ def _json_of(path: Path, problem: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except OSError:
-        raise PolicyError(f"{problem}: {path.name} is missing.") from None
+        raise PolicyError(
+            _("%(problem)s: %(name)s is missing.") % {"problem": problem, "name": path.name}
+        ) from None
     except ValueError:
-        raise PolicyError(f"{problem}: {path.name} is not JSON.") from None
+        raise PolicyError(
+            _("%(problem)s: %(name)s is not JSON.") % {"problem": problem, "name": path.name}
+        ) from None
     if not isinstance(content, dict):
-        raise PolicyError(f"{problem}: {path.name} is not a JSON object.")
+        raise PolicyError(
+            _("%(problem)s: %(name)s is not a JSON object.")
+            % {"problem": problem, "name": path.name}
+        )
     return content

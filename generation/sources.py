@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from django.contrib.auth.models import User
+from django.utils.translation import gettext as _
 from PIL import Image as Pillow
 
 from generation import images
@@ -50,9 +51,13 @@ class Report:
 def task_named(slug: str) -> Task:
     task = Task.objects.filter(slug=slug).first()
     if task is None:
-        known = ", ".join(Task.objects.values_list("slug", flat=True)) or "none yet"
+        known = ", ".join(Task.objects.values_list("slug", flat=True)) or _("none yet")
         raise SourceError(
-            f"There is no task “{slug}”. Known tasks: {known}. New ones are made in the admin."
+            _(
+                "There is no task “%(slug)s”. Known tasks: %(known)s. New ones are made in "
+                "the admin."
+            )
+            % {"slug": slug, "known": known}
         )
     return task
 
@@ -60,10 +65,13 @@ def task_named(slug: str) -> Task:
 def project_named(slug: str) -> Project:
     project = Project.objects.filter(slug=slug).first()
     if project is None:
-        known = ", ".join(Project.objects.values_list("slug", flat=True)) or "none yet"
+        known = ", ".join(Project.objects.values_list("slug", flat=True)) or _("none yet")
         raise SourceError(
-            f"There is no project “{slug}”. Known projects: {known}. New ones are made on the page "
-            "Projects."
+            _(
+                "There is no project “%(slug)s”. Known projects: %(known)s. New ones are "
+                "made on the page Projects."
+            )
+            % {"slug": slug, "known": known}
         )
     return project
 
@@ -86,8 +94,8 @@ def add_source(
     scene: dict[str, Any] | None = None,
     user: User | None = None,
     project: Project | None = None,
-    image_name: str = "the picture",
-    mask_name: str = "The mask",
+    image_name: str = "",
+    mask_name: str = "",
 ) -> tuple[Source, bool]:
     """Store a source, or find the one that is already there.
 
@@ -129,14 +137,19 @@ def _pictures(
     mask_name: str,
 ) -> tuple[Pillow.Image, Pillow.Image]:
     if task.needs_source and image is None:
-        raise SourceError(f"{task.name} starts from a picture. Give one.")
+        raise SourceError(_("%(name)s starts from a picture. Give one.") % {"name": task.name})
     if not task.needs_source and image is not None:
-        raise SourceError(f"{task.name} starts from the prompt alone. Leave the picture out.")
+        raise SourceError(
+            _("%(name)s starts from the prompt alone. Leave the picture out.") % {"name": task.name}
+        )
     picture = Pillow.new("RGB", BLANK_SIZE, "white") if image is None else image.convert("RGB")
     if task.needs_mask and mask is None:
         raise SourceError(
-            f"{image_name} has no mask, which {task.name} needs: a picture of the same size, white "
-            "where it is to be edited."
+            _(
+                "%(image_name)s has no mask, which %(name)s needs: a picture of the same "
+                "size, white where it is to be edited."
+            )
+            % {"image_name": image_name or _("the picture"), "name": task.name}
         )
     area = Pillow.new("L", picture.size, 255) if mask is None else mask
     images.check_mask(area, picture.size, mask_name=mask_name, image_name=image_name)
@@ -146,14 +159,19 @@ def _pictures(
 def _checked_prompt(task: Task, prompt: str) -> str:
     prompt = prompt.strip()
     if "\0" in prompt:
-        raise SourceError("The prompt holds a null character. Remove it.")
+        raise SourceError(_("The prompt holds a null character. Remove it."))
     if len(prompt.encode()) > MAX_PROMPT_BYTES:
         raise SourceError(
-            f"The prompt is longer than {MAX_PROMPT_BYTES} bytes, more than a policy reads. "
-            "Shorten it."
+            _(
+                "The prompt is longer than %(max_prompt_bytes)s bytes, more than a policy "
+                "reads. Shorten it."
+            )
+            % {"max_prompt_bytes": MAX_PROMPT_BYTES}
         )
     if not prompt and not task.fixed_prompt:
-        raise SourceError(f"{task.name} needs a prompt. Say what the edit should show.")
+        raise SourceError(
+            _("%(name)s needs a prompt. Say what the edit should show.") % {"name": task.name}
+        )
     return prompt
 
 
@@ -163,7 +181,10 @@ def tags_from(pairs: Sequence[str]) -> dict[str, str]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not (key.strip() and equals and value.strip()):
-            raise SourceError(f"A tag reads name=value, for example album=garden, not “{pair}”.")
+            raise SourceError(
+                _("A tag reads name=value, for example album=garden, not “%(pair)s”.")
+                % {"pair": pair}
+            )
         tags[key.strip()] = value.strip()
     return tags
 

@@ -2,6 +2,7 @@ from django.contrib import messages
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
 from django.views.decorators.http import condition, require_http_methods, require_safe
 
 from generation import audit, images, pictures
@@ -81,8 +82,15 @@ def source_new(request: HttpRequest) -> HttpResponse:
         source, created = saved
         if created:
             audit.record(actor=user, verb=Verb.SOURCE_ADDED, thing=source)
-        state = "was added" if created else "was there already"
-        messages.success(request, f"The source {state} ({source.task}, {source.split}).")
+        said = (
+            _("The source was added (%(task)s, %(split)s).")
+            if created
+            else _("The source was there already (%(task)s, %(split)s).")
+        )
+        messages.success(
+            request,
+            said % {"task": source.task, "split": source.get_split_display().lower()},
+        )
         if "another" in request.POST:
             return redirect("generation:source_new")
         return redirect("generation:sources")

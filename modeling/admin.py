@@ -3,6 +3,8 @@ from typing import Any
 from django.contrib import admin
 from django.db import models
 from django.http import HttpRequest
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy as lazy
 
 from generation.access import user_of
 from modeling.models import Evaluation, RewardModel, Round, RoundStep, Snapshot, TrainingRun
@@ -46,16 +48,18 @@ class RewardModelAdmin(admin.ModelAdmin):
         facts = ("state", "card", "excluded", "snapshot", "parent", "created_at")
         return facts if obj is None or obj.snapshot_id is None else (*facts, "location", "adapter")
 
-    @admin.action(description="Let it reward the next policies")
+    @admin.action(description=lazy("Let it reward the next policies"))
     def make_active(self, request: HttpRequest, queryset: models.QuerySet[RewardModel]) -> None:
         from modeling.round_steps import activate_reward
 
         chosen = list(queryset[:2])
         if len(chosen) != 1:
-            self.message_user(request, "Choose one reward model.", level="error")
+            self.message_user(request, _("Choose one reward model."), level="error")
             return
         activate_reward(chosen[0], actor=user_of(request))
-        self.message_user(request, f"'{chosen[0]}' rewards the next policies.")
+        self.message_user(
+            request, _("'%(model)s' rewards the next policies.") % {"model": chosen[0]}
+        )
 
 
 @admin.register(TrainingRun)

@@ -1,6 +1,7 @@
 from typing import Any
 
 from django import forms
+from django.utils.translation import gettext_lazy as lazy
 
 from modeling.models import Round
 
@@ -10,22 +11,22 @@ class RoundForm(forms.Form):
 
     annotators = forms.ChoiceField(
         choices=[
-            (Round.Annotators.HUMAN, "People label in the browser"),
-            (Round.Annotators.SIMULATED, "Simulated annotators (starter scenes only)"),
+            (Round.Annotators.HUMAN, lazy("People label in the browser")),
+            (Round.Annotators.SIMULATED, lazy("Simulated annotators (starter scenes only)")),
         ],
         initial=Round.Annotators.HUMAN,
-        label="Who labels",
+        label=lazy("Who labels"),
     )
     sets_per_task = forms.IntegerField(
-        min_value=1, max_value=5000, required=False, label="Sets per task"
+        min_value=1, max_value=5000, required=False, label=lazy("Sets per task")
     )
     policy_steps = forms.IntegerField(
-        min_value=1, max_value=100_000, required=False, label="Policy training steps"
+        min_value=1, max_value=100_000, required=False, label=lazy("Policy training steps")
     )
     reward_steps = forms.IntegerField(
-        min_value=1, max_value=100_000, required=False, label="Reward training steps"
+        min_value=1, max_value=100_000, required=False, label=lazy("Reward training steps")
     )
-    seed = forms.IntegerField(min_value=0, max_value=2**31 - 1, initial=0)
+    seed = forms.IntegerField(min_value=0, max_value=2**31 - 1, initial=0, label=lazy("Seed"))
 
     def config(self) -> dict[str, Any]:
         """The values that differ from the round's defaults."""

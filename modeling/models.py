@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
 
 from annotation.models import Campaign, Judgment
 from generation.models import HEX64, Policy
@@ -28,9 +29,9 @@ class RewardModel(models.Model):
     """A vision-language model that says which of two images is better on a dimension."""
 
     class State(models.TextChoices):
-        READY = "ready"
-        ACTIVE = "active"  # trains the next policy; at most one
-        RETIRED = "retired"
+        READY = "ready", _("Ready")
+        ACTIVE = "active", _("Active")  # trains the next policy; at most one
+        RETIRED = "retired", _("Retired")
 
     name = models.CharField(max_length=120, unique=True)
     state = models.CharField(max_length=8, choices=State, default=State.READY)
@@ -60,8 +61,8 @@ class Round(models.Model):
     """One turn of the loop: what it started from and what came out; its steps do the work."""
 
     class Annotators(models.TextChoices):
-        HUMAN = "human"
-        SIMULATED = "simulated"
+        HUMAN = "human", _("Human")
+        SIMULATED = "simulated", _("Simulated")
 
     number = models.PositiveIntegerField(unique=True)
     annotators = models.CharField(max_length=10, choices=Annotators, default=Annotators.HUMAN)
@@ -99,14 +100,14 @@ class RoundStep(Job):
     """One step of a round. `result` holds its figures; a gate's has "passed" and "reason"."""
 
     class Name(models.TextChoices):
-        GENERATE = "generate", "Generate"
-        LABEL = "label", "Label"
-        TRAIN_REWARD = "train_reward", "Train reward"
-        GATE_REWARD = "gate_reward", "Reward gate"
-        TRAIN_POLICY = "train_policy", "Train policy"
-        EVALUATE = "evaluate", "Evaluate"
-        GATE_POLICY = "gate_policy", "Policy gate"
-        PROMOTE = "promote", "Promote"
+        GENERATE = "generate", _("Generate")
+        LABEL = "label", _("Label")
+        TRAIN_REWARD = "train_reward", _("Train reward")
+        GATE_REWARD = "gate_reward", _("Reward gate")
+        TRAIN_POLICY = "train_policy", _("Train policy")
+        EVALUATE = "evaluate", _("Evaluate")
+        GATE_POLICY = "gate_policy", _("Policy gate")
+        PROMOTE = "promote", _("Promote")
 
     round = models.ForeignKey(Round, on_delete=models.CASCADE, related_name="steps")
     name = models.CharField(max_length=14, choices=Name)
@@ -129,8 +130,8 @@ class TrainingRun(Job):
     """A training in a subprocess; the run directory is the only interface to it."""
 
     class Kind(models.TextChoices):
-        REWARD = "reward"
-        POLICY = "policy"
+        REWARD = "reward", _("Reward")
+        POLICY = "policy", _("Policy")
 
     kind = models.CharField(max_length=8, choices=Kind)
     config = models.JSONField(default=dict)
@@ -173,8 +174,8 @@ class Evaluation(models.Model):
     """Held-out figures with intervals, of a reward model or of a policy against its parent."""
 
     class Kind(models.TextChoices):
-        REWARD = "reward"
-        POLICY = "policy"
+        REWARD = "reward", _("Reward")
+        POLICY = "policy", _("Policy")
 
     kind = models.CharField(max_length=8, choices=Kind)
     reward_model = models.ForeignKey(

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from django.db.models import QuerySet
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy as lazy
 
 from generation.models import Image, Policy, Project, Source
 from generation.ownership import JobState
@@ -116,17 +118,21 @@ def metrics(run: TrainingRun) -> list[dict[str, Any]]:
     return rows
 
 
-CURVES = {
+CURVES: dict[TrainingRun.Kind, list[tuple[str, Any, Any]]] = {
     TrainingRun.Kind.REWARD: [
-        ("loss", "Loss", "nats"),
-        ("accuracy", "Accuracy on the training pairs", "share"),
-        ("eval_accuracy", "Accuracy on held-out pairs", "share"),
+        ("loss", lazy("Loss"), lazy("nats")),
+        ("accuracy", lazy("Accuracy on the training pairs"), lazy("share")),
+        ("eval_accuracy", lazy("Accuracy on held-out pairs"), lazy("share")),
     ],
     TrainingRun.Kind.POLICY: [
-        ("reward", "P(Yes): better than the reference, says the reward model", "probability"),
-        ("margin", "Reward margin", "logits"),
-        ("anchor", "Distance from the frozen base", "velocity MSE"),
-        ("outside_psnr", "Kept outside the mask", "dB"),
+        (
+            "reward",
+            lazy("P(Yes): better than the reference, says the reward model"),
+            lazy("probability"),
+        ),
+        ("margin", lazy("Reward margin"), lazy("logits")),
+        ("anchor", lazy("Distance from the frozen base"), lazy("velocity MSE")),
+        ("outside_psnr", lazy("Kept outside the mask"), "dB"),
     ],
 }
 
@@ -134,13 +140,14 @@ CURVES = {
 def curves(run: TrainingRun) -> list[Chart]:
     rows = metrics(run)
     charts = []
-    for key, title, unit in CURVES[TrainingRun.Kind(run.kind)]:
+    for key, name, unit in CURVES[TrainingRun.Kind(run.kind)]:
+        title = str(name)
         points = [
             (float(row["step"]), float(row[key]))
             for row in rows
             if isinstance(row.get(key), int | float)
         ]
-        chart = line_chart(title=_finding(title, points), unit=unit, series={title: points})
+        chart = line_chart(title=_finding(title, points), unit=str(unit), series={title: points})
         if chart is not None:
             charts.append(chart)
     return charts
@@ -150,12 +157,24 @@ def _finding(title: str, points: list[tuple[float, float]]) -> str:
     if len(points) < 4:
         return title
     part = max(1, len(points) // 5)
-    first = sum(y for _, y in points[:part]) / part
-    last = sum(y for _, y in points[-part:]) / part
+    first = sum(y for __, y in points[:part]) / part
+    last = sum(y for __, y in points[-part:]) / part
     return f"{title}: {first:.3g} → {last:.3g}"
 
 
 # --- a round's line of steps ---
+
+
+STATES = {
+    "done": lazy("done"),
+    "passed": lazy("passed"),
+    "running": lazy("running"),
+    "waiting": lazy("waiting"),
+    "queued": lazy("queued"),
+    "later": lazy("later"),
+    "failed": lazy("failed"),
+    "stopped": lazy("stopped"),
+}
 
 
 @dataclass(frozen=True)
@@ -167,6 +186,10 @@ class StepCard:
     figure: str
     reason: str
     state: str  # done, passed, running, waiting, queued, later, failed or stopped
+
+    @property
+    def state_label(self) -> str:
+        return str(STATES[self.state])
 
     @property
     def may_retry(self) -> bool:
@@ -276,6 +299,7 @@ class Comparison:
     low: float
     high: float
     n: int | None
+    of_all: bool = False
 
     @property
     def verdict(self) -> str:
@@ -289,13 +313,14 @@ def usable_rows(evaluation: Evaluation) -> list[Comparison]:
     for name, row in (evaluation.figures.get("usable") or {}).items():
         rows.append(
             Comparison(
-                name="all tasks" if name == "all" else name,
+                name=_("all tasks") if name == "all" else name,
                 parent=row["parent"],
                 new=row["new"],
                 difference=row["difference"],
                 low=row["low"],
                 high=row["high"],
                 n=row.get("n"),
+                of_all=name == "all",
             )
         )
     return rows

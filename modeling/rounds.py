@@ -17,6 +17,7 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.db.models import F, Max
 from django.db.models.functions import Now
+from django.utils.translation import gettext as _
 from kombu.exceptions import OperationalError
 
 from annotation import campaigns
@@ -69,7 +70,8 @@ def create(
 
     if annotators not in Round.Annotators.values:
         raise RoundError(
-            f"'{annotators}' is not a kind of annotators; choose {' or '.join(Round.Annotators)}."
+            _("'%(annotators)s' is not a kind of annotators; choose %(known)s.")
+            % {"annotators": annotators, "known": " or ".join(Round.Annotators)}
         )
     try:
         values = round_config.complete(config or {}, annotators)
@@ -95,9 +97,10 @@ def create(
             )
     except (IntegrityError, ValidationError) as error:
         open_round = Round.objects.filter(finished_at__isnull=True).first()
-        which = _name(open_round) if open_round else "Another round"
+        which = _name(open_round) if open_round else _("Another round")
         raise RoundError(
-            f"{which} is still open. Finish or cancel it before starting the next one."
+            _("%(which)s is still open. Finish or cancel it before starting the next one.")
+            % {"which": which}
         ) from error
     return round_
 
@@ -111,8 +114,10 @@ def _starting_models() -> tuple[Policy, RewardModel]:
     reward = RewardModel.objects.filter(state=RewardModel.State.ACTIVE).first()
     if reward is None:
         raise RoundError(
-            "No reward model is active, so there is nothing to start from. Run `load_starter`, or "
-            "make a reward model active in the admin."
+            _(
+                "No reward model is active, so there is nothing to start from. Run "
+                "`load_starter`, or make a reward model active in the admin."
+            )
         )
     try:
         runs.check_reward(reward)
@@ -124,22 +129,28 @@ def _starting_models() -> tuple[Policy, RewardModel]:
 def _require_sources(annotators: str) -> None:
     found = Source.objects.filter(task__active=True, project=default_project())
     if not found.train().exists() or not found.holdout().exists():
-        missing = "held-out" if found.train().exists() else "training"
+        missing = _("held-out") if found.train().exists() else _("training")
         raise RoundError(
-            f"There are no {missing} sources for an active task. Import more with "
-            "`import_sources`; each picture falls into the training or the held-out part by its "
-            "content."
+            _(
+                "There are no %(missing)s sources for an active task. Import more with "
+                "`import_sources`; each picture falls into the training or the held-out part "
+                "by its content."
+            )
+            % {"missing": missing}
         )
     if annotators == Round.Annotators.SIMULATED and found.filter(scene__isnull=True).exists():
         names = found.filter(scene__isnull=True).values_list("task__name", flat=True).distinct()
         raise RoundError(
-            "Simulated annotators judge starter scenes only, and these tasks have other sources: "
-            f"{', '.join(sorted(set(names)))}. Let people label, or deactivate those tasks."
+            _(
+                "Simulated annotators judge starter scenes only, and these tasks have other "
+                "sources: %(tasks)s. Let people label, or deactivate those tasks."
+            )
+            % {"tasks": ", ".join(sorted(set(names)))}
         )
 
 
 def _name(round_: Round) -> str:
-    return f"Round {round_.number}"
+    return _("Round %(number)s") % {"number": round_.number}
 
 
 # --- going on ---
@@ -197,7 +208,9 @@ def _show_labelling(step: RoundStep) -> None:
 
 def _campaign(round_: Round) -> Campaign:
     if round_.campaign is None:
-        raise RoundError(f"{_name(round_)} has no campaign yet; its sets are being made.")
+        raise RoundError(
+            _("%(name)s has no campaign yet; its sets are being made.") % {"name": _name(round_)}
+        )
     return round_.campaign
 
 
@@ -326,12 +339,15 @@ def finish_labelling(round_: Round) -> None:
     """Go on with the labels that are there."""
     step = current_step(round_)
     if step is None or step.name != Name.LABEL:
-        raise RoundError(f"{_name(round_)} is not waiting for labels.")
+        raise RoundError(_("%(name)s is not waiting for labels.") % {"name": _name(round_)})
     missing = labelling_progress(round_).missing
     if missing:
         raise RoundError(
-            f"{missing} more labels with a best and a worst on training pictures are needed before "
-            "the reward model can be trained. Label more sets first."
+            _(
+                "%(missing)s more labels with a best and a worst on training pictures are "
+                "needed before the reward model can be trained. Label more sets first."
+            )
+            % {"missing": missing}
         )
     campaigns.change_state(_campaign(round_), Campaign.State.CLOSED)
     round_.refresh_from_db()
@@ -341,11 +357,11 @@ def finish_labelling(round_: Round) -> None:
 def retry(step: RoundStep) -> None:
     """Run a failed step again; what it has done already is kept."""
     if step.round.finished_at is not None:
-        raise RoundError(f"{_name(step.round)} is finished; start a new one.")
+        raise RoundError(_("%(name)s is finished; start a new one.") % {"name": _name(step.round)})
     if not step.retry():
         raise RoundError(
-            f"{step.get_name_display()} is {step.get_state_display().lower()}; only a failed step "
-            "can be run again."
+            _("%(name)s is %(state)s; only a failed step can be run again.")
+            % {"name": step.get_name_display(), "state": step.get_state_display().lower()}
         )
     step.refresh_from_db()
     ring(step.round)
@@ -355,7 +371,7 @@ def cancel(round_: Round) -> None:
     """End an open round: its running work stops, its labels and models are kept."""
     round_.refresh_from_db()
     if round_.finished_at is not None:
-        raise RoundError(f"{_name(round_)} is finished already.")
+        raise RoundError(_("%(name)s is finished already.") % {"name": _name(round_)})
     for step in round_.steps.all():
         step.cancel()
         for model, key in ((GenerationRun, "generation_run"), (TrainingRun, "run")):

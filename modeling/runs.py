@@ -13,6 +13,7 @@ from django.conf import settings
 from django.contrib.auth.models import AnonymousUser, User
 from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from annotation.models import Judgment
 from generation import policies
@@ -95,19 +96,22 @@ def check_location(what: str, location: str) -> None:
     """Raise RunFailed for a directory that is not there; a hub id is not looked up."""
     if location.startswith(("/", ".", "~")) and not Path(location).expanduser().is_dir():
         raise RunFailed(
-            f"The checkpoint of {what} is missing: there is no directory '{location}'. "
-            "Restore it, or register the model again with its new location."
+            _(
+                "The checkpoint of %(what)s is missing: there is no directory '%(location)s'. "
+                "Restore it, or register the model again with its new location."
+            )
+            % {"what": what, "location": location}
         )
 
 
 def check_policy(policy: Policy) -> None:
     for location in (policy.location, policy.transformer, policy.adapter):
-        check_location(f"policy '{policy}'", location)
+        check_location(_("policy '%(name)s'") % {"name": policy}, location)
 
 
 def check_reward(model: RewardModel) -> None:
     for location in (model.location, model.adapter):
-        check_location(f"reward model '{model}'", location)
+        check_location(_("reward model '%(name)s'") % {"name": model}, location)
 
 
 def start_reward(

@@ -13,6 +13,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
 from generation import audit, policies
@@ -100,7 +101,7 @@ def start_round(request: HttpRequest) -> HttpResponse:
         messages.error(request, str(error))
         return redirect("modeling:loop")
     rounds.ring(round_)
-    messages.success(request, f"Round {round_.number} started.")
+    messages.success(request, _("Round %(number)s started.") % {"number": round_.number})
     return redirect("modeling:round", number=round_.number)
 
 
@@ -115,7 +116,7 @@ def finish_labelling(request: HttpRequest, number: int) -> HttpResponse:
     except rounds.RoundError as error:
         messages.error(request, str(error))
     else:
-        messages.success(request, "Labelling closed; the reward model is trained next.")
+        messages.success(request, _("Labelling closed; the reward model is trained next."))
     return redirect("modeling:round", number=number)
 
 
@@ -130,7 +131,7 @@ def retry_step(request: HttpRequest, pk: int) -> HttpResponse:
     except rounds.RoundError as error:
         messages.error(request, str(error))
     else:
-        messages.success(request, f"{step.get_name_display()} runs again.")
+        messages.success(request, _("%(name)s runs again.") % {"name": step.get_name_display()})
     return redirect("modeling:round", number=step.round.number)
 
 
@@ -145,7 +146,9 @@ def cancel_round(request: HttpRequest, number: int) -> HttpResponse:
     except rounds.RoundError as error:
         messages.error(request, str(error))
     else:
-        messages.success(request, f"Round {number} was cancelled; its labels are kept.")
+        messages.success(
+            request, _("Round %(number)s was cancelled; its labels are kept.") % {"number": number}
+        )
     return redirect("modeling:round", number=number)
 
 
@@ -156,7 +159,7 @@ def policy_list(request: HttpRequest) -> HttpResponse:
     for policy in Policy.objects.select_related("parent").order_by("-pk"):
         evaluation = Evaluation.objects.filter(policy=policy).first()
         usable = pages.usable_rows(evaluation) if evaluation is not None else []
-        overall = next((row for row in usable if row.name == "all tasks"), None)
+        overall = next((row for row in usable if row.of_all), None)
         rows.append({"policy": policy, "overall": overall})
     reward_models = RewardModel.objects.select_related("parent", "snapshot").order_by("-pk")
     context = {
@@ -189,7 +192,7 @@ def activate_policy(request: HttpRequest, pk: int) -> HttpResponse:
     except policies.PolicyError as error:
         messages.error(request, str(error))
     else:
-        messages.success(request, f"'{policy}' makes the next candidates.")
+        messages.success(request, _("'%(policy)s' makes the next candidates.") % {"policy": policy})
     return redirect("modeling:policies")
 
 

@@ -8,7 +8,7 @@ import pytest
 from django.contrib.auth.models import User
 
 from annotation.models import Assignment, Campaign, Judgment
-from generation.models import Task
+from generation.models import Source, Task
 from tests.annotation.factories import make_campaign, make_dimension
 from tests.factories import make_task, make_user
 
@@ -84,6 +84,31 @@ def stored(turn: str) -> dict[str, tuple[str, int | None, int | None]]:
         row.dimension.slug: (row.outcome, place(row.best), place(row.worst))
         for row in Judgment.objects.current().filter(assignment=assignment)
     }
+
+
+@pytest.mark.parametrize("language", ["ja", "zh-hans"])
+def test_it_fits_a_small_screen_in_other_languages(
+    page: Any, live_server: Any, campaign: Campaign, user: User, language: str
+) -> None:
+    Source.objects.update(prompt="قطة على السطح 12")
+    cookie = {"name": "django_language", "value": language, "url": live_server.url}
+    page.context.add_cookies([cookie])
+    log_in(page, live_server.url)
+    assert page.get_attribute("html", "lang") == language
+    assert page.evaluate("document.documentElement.scrollHeight") <= 720
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+    # Each of these is one line high: nothing in them is wrapped.
+    for part, most in [(".top", 60), (".bar", 60), (".actions", 60)]:
+        assert page.locator(part).bounding_box()["height"] <= most, part
+    for button in page.locator(".tools button, .actions button, .chip > span").all():
+        assert button.evaluate("node => node.scrollWidth <= node.clientWidth + 1")
+    # The page runs from left to right, the prompt in it from right to left.
+    assert page.evaluate("getComputedStyle(document.body).direction") == "ltr"
+    assert page.eval_on_selector(".prompt strong", "node => getComputedStyle(node).direction") == (
+        "rtl"
+    )
+    # The scripts speak the language, too.
+    assert page.inner_text("#still") == {"ja": "残り 4 観点", "zh-hans": "还剩 4 个维度"}[language]
 
 
 def test_it_labels_sets_by_keyboard_alone(

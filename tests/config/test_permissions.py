@@ -55,6 +55,7 @@ TABLE: dict[str, Row] = {
     "favicon.ico": Row("/favicon.ico", get=PUBLIC),
     "login/": Row("/login/", get=PUBLIC, post=PUBLIC),
     "logout/": Row("/logout/", post=LOGGED_IN),
+    "language/": Row("/language/", post=PUBLIC),
     "oidc/<slug:provider_id>/login/": Row("/oidc/sso/login/", get=NOBODY, post=NOBODY),
     "oidc/<slug:provider_id>/login/callback/": Row("/oidc/sso/login/callback/", get=NOBODY),
     "oidc/cancelled/": Row("/oidc/cancelled/", get=PUBLIC),
