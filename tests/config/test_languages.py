@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gettext
 import re
+from datetime import date
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
 from django.utils import translation
-from django.utils.dateparse import parse_date
 from django.utils.formats import date_format
 
 from annotation.models import Assignment, Campaign
@@ -113,7 +113,7 @@ def test_the_words_of_the_scripts_keep_their_placeholders() -> None:
 
 def test_it_leaves_the_words_of_django_alone() -> None:
     """A message of ours that Django has, too, with another meaning, would take its place there."""
-    day = parse_date("2026-05-01")
+    day = date(2026, 5, 1)
     with translation.override("ja"):
         assert date_format(day, "F") == "5月"  # not what a token may do
     with translation.override("zh-hans"):
