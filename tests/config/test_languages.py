@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import gettext
 import re
+from collections.abc import Iterator
 from datetime import date
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,6 +19,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import translation
 from django.utils.formats import date_format
+from django.utils.translation.template import templatize
 
 from annotation.models import Assignment, Campaign
 from annotation.words import words
@@ -322,3 +325,55 @@ def test_a_prompt_stays_in_its_own_direction() -> None:
             before = text[: found.start()].rstrip("“ ")
             opened = re.findall(r"<[^/>][^>]*>", before)[-2:]
             assert any('dir="auto"' in tag or tag == "<bdi>" for tag in opened), (path, opened)
+
+
+# What the code says now --------------------------------------------------------------------------
+
+
+def said_in(path: Path) -> Iterator[str]:
+    """The messages that a Python file or a template asks to be translated."""
+    text = path.read_text()
+    if path.suffix == ".html":
+        text = templatize(text)
+        # What stands between the calls is blanked out with X, which is no Python.
+        calls = re.findall(rf"n?p?gettext\((?:u?(?:{TEXT}),? ?)+", text)
+        text = "\n".join(call.rstrip(", ") + ")" for call in calls)
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Call) and _name(node.func) in CALLS:
+            before, count = CALLS[_name(node.func)]
+            for argument in node.args[before : before + count]:
+                if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
+                    yield argument.value
+
+
+TEXT = r"'(?:[^'\\]|\\.)*'" + "|" + r'"(?:[^"\\]|\\.)*"'
+# Name of the call: arguments before the message, and how many messages.
+CALLS = {
+    "_": (0, 1),
+    "lazy": (0, 1),
+    "gettext": (0, 1),
+    "gettext_lazy": (0, 1),
+    "ngettext": (0, 2),
+    "ngettext_lazy": (0, 2),
+    "pgettext": (1, 1),
+    "pgettext_lazy": (1, 1),
+    "npgettext": (1, 2),
+}
+
+
+def _name(function: ast.expr) -> str:
+    return function.id if isinstance(function, ast.Name) else ""
+
+
+@pytest.mark.parametrize("language", ["zh_Hans", "ja"])
+def test_it_knows_every_message_of_the_code(language: str) -> None:
+    """A message that is new in the code is missing in the catalogue until `make messages`."""
+    root = Path(settings.BASE_DIR)
+    catalogue = polib.pofile(str(root / f"config/locale/{language}/LC_MESSAGES/django.po"))
+    known = {text for entry in catalogue for text in (entry.msgid, entry.msgid_plural) if text}
+    paths = [*root.glob("templates/**/*.html")]
+    for app in ("annotation", "generation", "modeling", "config"):
+        paths += [p for p in root.glob(f"{app}/**/*.py") if "migrations" not in p.parts]
+    said = {text: path.name for path in paths for text in said_in(path)}
+    assert len(said) > 500
+    assert {text: where for text, where in said.items() if text not in known} == {}
