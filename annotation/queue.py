@@ -14,9 +14,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from django.core.cache import cache
+from django.core.cache import cache as kept
 from django.db import connection, transaction
 from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet
 from django.utils import timezone
@@ -24,6 +25,7 @@ from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from annotation import prepared
 from annotation.campaigns import admits, draw_order
 from annotation.models import Assignment, Campaign, Gold, Item, Seat
 from generation.access import includes
@@ -126,9 +128,9 @@ SELECT {seat}, {campaign},
       AND i.campaign_id = seat.campaign_id AND a.kind NOT IN ('practice', 'review')
       AND a.state IN ('submitted', 'skipped', 'late')
   ) END,
-  (%(everywhere)s OR EXISTS (
+  (%(everywhere)s::boolean OR EXISTS (
     SELECT 1 FROM generation_membership m
-    WHERE m.user_id = seat.user_id AND m.project_id = c.project_id AND m.role = ANY(%(roles)s)
+    WHERE m.user_id = seat.user_id AND m.project_id = c.project_id AND m.role = ANY(%(roles)s::text[])
   )) AND (
     EXISTS (SELECT 1 FROM annotation_campaign_members x
             WHERE x.campaign_id = c.id AND x.user_id = seat.user_id)
@@ -145,11 +147,7 @@ FOR NO KEY UPDATE OF seat
 
 
 def _read_place(user: User, campaign: Campaign) -> tuple[_Place, bool] | None:
-    columns = {model: model._meta.concrete_fields for model in (Seat, Campaign)}
-    query = _PLACE.format(
-        seat=", ".join(f'seat."{field.column}"' for field in columns[Seat]),
-        campaign=", ".join(f'c."{field.column}"' for field in columns[Campaign]),
-    )
+    query, columns = _place_statement()
     values: dict[str, Any] = {
         "campaign": campaign.pk,
         "user": user.pk,
@@ -158,7 +156,7 @@ def _read_place(user: User, campaign: Campaign) -> tuple[_Place, bool] | None:
         "roles": [role.value for role in Role if includes(role, Role.ANNOTATOR)],
     }
     with connection.cursor() as cursor:
-        cursor.execute(query, values)
+        prepared.execute(cursor, query, values)
         row = cursor.fetchone()
     if row is None:
         return None
@@ -167,6 +165,18 @@ def _read_place(user: User, campaign: Campaign) -> tuple[_Place, bool] | None:
     found = Campaign.from_db("default", [f.attname for f in columns[Campaign]], row[at:end])
     held, today, admitted = row[end:]
     return _Place(seat, found, list(held), today), admitted
+
+
+@cache
+def _place_statement() -> tuple[str, dict[Any, list[Any]]]:
+    columns: dict[Any, list[Any]] = {
+        model: list(model._meta.concrete_fields) for model in (Seat, Campaign)
+    }
+    query = _PLACE.format(
+        seat=", ".join(f'seat."{field.column}"' for field in columns[Seat]),
+        campaign=", ".join(f'c."{field.column}"' for field in columns[Campaign]),
+    )
+    return query, columns
 
 
 def _shut(campaign: Campaign) -> bool:
@@ -188,8 +198,8 @@ def _add_turns(place: _Place, wanted: int, *, wait: bool) -> list[int]:
     return added + _add_work(place, wanted - len(added), wait=wait)
 
 
-# The three stages of looking: what was given back or has priority; what comes after the place where
-# this person was last; what lies before it. Each looks for what the stages before did not find.
+# The three stages of looking: what was given back; what comes after the place where this person was
+# last; what lies before it. Each looks for what the stages before did not find.
 _FREE = """
   SELECT i.id, i.set_id, i.shown, i.position
   FROM annotation_item i
@@ -218,14 +228,14 @@ moved AS (
   WHERE annotation_seat.id = %(seat)s
 ),
 renewed AS (
-  UPDATE annotation_assignment SET lease_until = %(until)s WHERE id = ANY(%(held)s)
+  UPDATE annotation_assignment SET lease_until = %(until)s WHERE id = ANY(%(held)s::bigint[])
 )
 INSERT INTO annotation_assignment
   (item_id, set_id, annotator_id, kind, "order", state, lease_until, skip_reason, comment,
    created_at)
-SELECT p.id, p.set_id, %(user)s, 'work', (
+SELECT p.id, p.set_id, %(user)s::int, 'work', (
     SELECT jsonb_agg(c.index ORDER BY
-      CASE WHEN %(sides)s THEN c.index * (%(flips)s)[p.n] ELSE random() END)
+      CASE WHEN %(sides)s::boolean THEN c.index * (%(flips)s::int[])[p.n] ELSE random() END)
     FROM generation_candidate c
     WHERE c.set_id = p.set_id AND (p.shown = '[]' OR p.shown @> to_jsonb(c.index))
   ), 'open', %(until)s, '', '', %(now)s
@@ -234,18 +244,19 @@ RETURNING id
 """
 
 
+@cache
 def _claim_statement(*, wait: bool) -> str:
     def free(where: str, limit: str) -> str:
         return _FREE.format(where=where, limit=limit, locked="" if wait else "SKIP LOCKED")
 
     return _CLAIM.format(
-        front=free("i.position < 0", "%(wanted)s"),
+        front=free(f"i.position < {Item.START}", "%(wanted)s"),
         fresh=free(
-            "i.position >= 0 AND i.position > %(position)s",
+            f"i.position >= {Item.START} AND i.position > %(position)s",
             "(SELECT %(wanted)s - count(*) FROM front)",
         ),
         passed=free(
-            "i.position >= 0 AND i.position <= %(position)s",
+            f"i.position >= {Item.START} AND i.position <= %(position)s",
             "(SELECT %(wanted)s - (SELECT count(*) FROM front) - (SELECT count(*) FROM fresh))",
         ),
     )
@@ -269,7 +280,7 @@ def _add_work(place: _Place, wanted: int, *, wait: bool) -> list[int]:
         "until": now + timedelta(seconds=place.campaign.lease_seconds),
     }
     with connection.cursor() as cursor:
-        cursor.execute(_claim_statement(wait=wait), values)
+        prepared.execute(cursor, _claim_statement(wait=wait), values)
         return [pk for (pk,) in cursor.fetchall()]
 
 
@@ -529,12 +540,12 @@ class Share:
 def recent_share(campaign: Campaign) -> Share:
     """`judged_share` as it was up to ten seconds ago: counting a million rows takes a while."""
     key = f"judged-share-{campaign.pk}"
-    found: Share | None = cache.get(key)
+    found: Share | None = kept.get(key)
     if found is None:
         holding = Assignment.objects.filter(item__campaign=campaign, state=State.OPEN)
         people = holding.values("annotator").distinct().count()
         found = Share(*judged_share(campaign), people)
-        cache.set(key, found, SHARE_SECONDS)
+        kept.set(key, found, SHARE_SECONDS)
     return found
 
 

@@ -46,11 +46,10 @@ def measure(*, small: int, large: int, rounds: int) -> Found:
             worlds.analyse()
     found: Found = {}
     ratios = {}
-    for stage in (fresh, done_40, veteran, priority):
+    for stage, people in STAGES.items():
         for side in sides:
             with _on(side):
                 stage(side.there)
-        people = [slice(0, 4), slice(0, 4), slice(-1, None), slice(-1, None)][len(ratios)]
         few, many = _interleaved(sides, people, rounds)
         ratios[stage.__name__] = many / few
         if stage is fresh:
@@ -86,6 +85,15 @@ def priority(world: World) -> None:
     items = world.campaign.items.filter(pk__in=mine.values("pk"))
     contents.set_priority(campaign=world.campaign, items=items, priority=1)
     worlds.analyse()
+
+
+# Who claims then: some people, or the busiest one.
+STAGES = {
+    fresh: slice(0, 4),
+    done_40: slice(4, 8),
+    veteran: slice(-1, None),
+    priority: slice(-1, None),
+}
 
 
 # Measuring ----------------------------------------------------------------------------------------

@@ -8,7 +8,9 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from statistics import quantiles
+from subprocess import PIPE
 from typing import Any
 
 from django.conf import settings
@@ -20,6 +22,7 @@ from annotation.campaigns import dimensions_for, tasks_of
 from annotation.models import Campaign
 from config.bench.site import Site
 from config.bench.world import World, analyse, make_world
+from config.runtime.postgres import tail
 
 Found = dict[str, float]
 TRANSACTION = re.compile(r"(BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE)\b")
@@ -74,17 +77,12 @@ def under_load(site: Site, *, items: int, seconds: float) -> Found:
     _cycles(site, world, sessions[:8], seconds=min(seconds, 3))  # both workers get warm
     found: Found = {}
     for clients in (1, 8, 32):
-        before = site.web_seconds(), site.database_seconds()
-        measured = _cycles(site, world, sessions[:clients], seconds=seconds)
-        web = site.web_seconds() - before[0]
-        database = site.database_seconds() - before[1]
-        took = measured["seconds"]
-        found[f"cycles_per_second_{clients}"] = len(took) / measured["wall"]
+        load = _cycles(site, world, sessions[:clients], seconds=seconds)
+        found[f"cycles_per_second_{clients}"] = len(load.took) / load.wall
         if clients == 8:
-            found["cycle_p95_ms_8"] = 1000 * quantiles(took, n=20)[-1]
-            # Each client's first request fills its browser up, at the price of some cycles.
-            found["cycle_server_ms"] = 1000 * web / len(took)
-            found["cycle_database_ms"] = 1000 * database / len(took)
+            found["cycle_p95_ms_8"] = 1000 * quantiles(load.took, n=20)[-1]
+            found["cycle_server_ms"] = 1000 * load.web / len(load.took)
+            found["cycle_database_ms"] = 1000 * load.database / len(load.took)
     found["web_worker_mb"] = site.worker_bytes() / 2**20
     return found
 
@@ -95,24 +93,38 @@ def _session(world: World, place: int) -> str:
     return client.cookies[settings.SESSION_COOKIE_NAME].value
 
 
-def _cycles(site: Site, world: World, sessions: list[str], *, seconds: float) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Load:
+    """Seconds: of each cycle, of the whole, and of the processors."""
+
+    took: list[float]
+    wall: float
+    web: float
+    database: float
+
+
+def _cycles(site: Site, world: World, sessions: list[str], *, seconds: float) -> Load:
     orders = {
         "port": site.port,
         "campaign": world.campaign.pk,
         "slugs": _slugs(world.campaign),
         "sessions": sessions,
         "seconds": seconds,
-        "cycles": 10**6,
     }
-    answer = subprocess.run(
-        [sys.executable, "-S", "-m", "config.bench.clients"],
-        input=json.dumps(orders),
-        capture_output=True,
-        text=True,
-        cwd=settings.BASE_DIR,
-        check=True,
-    )
-    measured: dict[str, Any] = json.loads(answer.stdout)
+    command = [sys.executable, "-S", "-m", "config.bench.clients"]
+    with subprocess.Popen(
+        command, stdin=PIPE, stdout=PIPE, text=True, cwd=settings.BASE_DIR
+    ) as clients:
+        assert clients.stdin is not None
+        assert clients.stdout is not None
+        json.dump(orders, clients.stdin)
+        clients.stdin.close()
+        # Until then each fills its browser up with sets.
+        clients.stdout.readline()
+        web, database = site.web_seconds(), site.database_seconds()
+        measured = json.loads(clients.stdout.read())
+        web, database = site.web_seconds() - web, site.database_seconds() - database
     if measured["errors"]:
-        raise RuntimeError(f"Clients failed: {measured['errors'][:3]}")
-    return measured
+        log = tail(settings.DATA_DIR / "logs" / "web.log", 30)
+        raise RuntimeError(f"Clients failed: {measured['errors'][:3]}\nThe web's log ends:\n{log}")
+    return Load(measured["seconds"], measured["wall"], web, database)

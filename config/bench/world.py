@@ -63,11 +63,13 @@ SELECT i.id, i.set_id,
 FROM annotation_item i, generate_series(0, 1) slot
 WHERE i.campaign_id = %(campaign)s AND i.position < %(share)s
   AND (slot = 0 OR i.id %% 3 <> 0)
+  AND NOT EXISTS (SELECT 1 FROM annotation_assignment a WHERE a.item_id = i.id)
 ORDER BY i.position
 """
 _FULL = """
-UPDATE annotation_item SET "full" = true
-WHERE campaign_id = %(campaign)s AND position < %(share)s AND id %% 3 <> 0
+UPDATE annotation_item i SET "full" = true
+WHERE campaign_id = %(campaign)s AND position < %(share)s AND NOT "full"
+  AND (SELECT count(*) FROM annotation_assignment a WHERE a.item_id = i.id) = 2
 """
 # One person's turns at the next items that lie free, one after the other.
 _VETERAN = """
@@ -79,6 +81,13 @@ SELECT id, set_id, %(user)s, 'work', 0, '[0, 1]', 'submitted', now(), '', '', no
 FROM (SELECT * FROM annotation_item
       WHERE campaign_id = %(campaign)s AND position >= %(share)s AND NOT "full"
       ORDER BY position LIMIT %(number)s) i
+"""
+_SEAT = """
+INSERT INTO annotation_seat (campaign_id, user_id, position, paused_reason)
+SELECT %(campaign)s, %(user)s, max(i.position), ''
+FROM annotation_assignment a JOIN annotation_item i ON i.id = a.item_id
+WHERE a.annotator_id = %(user)s AND i.campaign_id = %(campaign)s
+ON CONFLICT (campaign_id, user_id) DO UPDATE SET position = excluded.position
 """
 
 
@@ -161,6 +170,7 @@ def work_long(world: World, user: User, *, share: float, number: int) -> None:
         _without_triggers()
         values = {"campaign": world.campaign.pk, "user": user.pk, "share": share}
         _run(_VETERAN, **values, number=number)
+        _run(_SEAT, **values)
 
 
 def analyse() -> None:
