@@ -12,14 +12,16 @@ Beside work a person gets sets whose answer is known (gold) and sets they have j
 from __future__ import annotations
 
 import random
+import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from django.core.cache import cache as kept
 from django.db import connection, transaction
-from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet
+from django.db.models import Exists, F, OuterRef, QuerySet
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
@@ -38,7 +40,9 @@ State = Assignment.State
 Kind = Assignment.Kind
 DONE = [State.SUBMITTED, State.SKIPPED, State.LATE]
 REPEAT_AFTER = 20  # turns between the first time and the repeat
+BALANCED = 100  # turns of a person whose sides are kept in balance
 SHARE_SECONDS = 10
+QUICK_SECONDS = 0.03  # what a request may spend on counting
 
 
 # Claiming ---------------------------------------------------------------------------------------
@@ -289,10 +293,9 @@ def _sides(place: _Place, wanted: int) -> list[int]:
     shown = Assignment.objects.filter(
         annotator=place.seat.user_id, item__campaign=place.campaign.pk, kind=Kind.WORK
     ).exclude(state=State.EXPIRED)
-    counts = shown.aggregate(
-        straight=Count("pk", filter=Q(order__0__lt=F("order__1"))), all=Count("pk")
-    )
-    ahead = 2 * counts["straight"] - counts["all"]
+    # The last ones, open ones among them, are enough: what came before was in balance, too.
+    orders = shown.order_by("-submitted_at").values_list("order", flat=True)[:BALANCED]
+    ahead = sum(1 if left < right else -1 for left, right in orders)
     flips = []
     for _number in range(wanted):
         flip = random.SystemRandom().choice([1, -1]) if ahead == 0 else (-1 if ahead > 0 else 1)
@@ -484,7 +487,8 @@ def _nothing_free(user: User, campaign: Campaign) -> Empty:
             % {"n": left},
             _("Nothing is left for you here; take another campaign."),
         )
-    pending = campaign.items.filter(set__state=CandidateSet.State.DRAWN).count()
+    # What is not made yet was handed out to nobody: only the few that are not full are looked at.
+    pending = campaign.items.filter(full=False, set__state=CandidateSet.State.DRAWN).count()
     if pending:
         return Empty(
             "pending",
@@ -538,15 +542,44 @@ class Share:
 
 
 def recent_share(campaign: Campaign) -> Share:
-    """`judged_share` as it was up to ten seconds ago: counting a million rows takes a while."""
-    key = f"judged-share-{campaign.pk}"
-    found: Share | None = kept.get(key)
+    """`judged_share` as it was a moment ago.
+
+    Where counting takes long, as among a million items, nobody waits for it but the first: later
+    ones get the last figures, and new ones are counted beside.
+    """
+    found: tuple[Share, float, float] | None = kept.get(_share_key(campaign))
     if found is None:
-        holding = Assignment.objects.filter(item__campaign=campaign, state=State.OPEN)
-        people = holding.values("annotator").distinct().count()
-        found = Share(*judged_share(campaign), people)
-        kept.set(key, found, SHARE_SECONDS)
-    return found
+        return _count_share(campaign)
+    share, at, took = found
+    if time.monotonic() - at < max(SHARE_SECONDS, 100 * took):
+        return share
+    if took < QUICK_SECONDS:
+        return _count_share(campaign)
+    if kept.add(f"{_share_key(campaign)}-counting", True, 60):
+        Thread(target=_count_beside, args=(campaign,), daemon=True).start()
+    return share
+
+
+def _share_key(campaign: Campaign) -> str:
+    return f"judged-share-{campaign.pk}"
+
+
+def _count_share(campaign: Campaign) -> Share:
+    began = time.monotonic()
+    holding = Assignment.objects.filter(item__campaign=campaign, state=State.OPEN)
+    people = holding.values("annotator").distinct().count()
+    share = Share(*judged_share(campaign), people)
+    now = time.monotonic()
+    kept.set(_share_key(campaign), (share, now, now - began), 3600)
+    return share
+
+
+def _count_beside(campaign: Campaign) -> None:
+    try:
+        _count_share(campaign)
+    finally:
+        kept.delete(f"{_share_key(campaign)}-counting")
+        connection.close()  # this thread's own
 
 
 def midnight() -> datetime:

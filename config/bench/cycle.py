@@ -50,7 +50,9 @@ def statements(*, items: int) -> Found:
 
 
 def _ahead(client: Client, campaign: Campaign) -> list[int]:
-    answer = client.post(f"/label/campaign/{campaign.pk}/ahead/", headers={"Accept": "application/json"})
+    answer = client.post(
+        f"/label/campaign/{campaign.pk}/ahead/", headers={"Accept": "application/json"}
+    )
     return [one["turn"] for one in answer.json()["sets"]]
 
 

@@ -73,7 +73,10 @@ class Site:
 
     def worker_bytes(self) -> int:
         """Resident memory of the largest worker, shared pages counted in full."""
-        return max(_read(pid, "statm", lambda text: int(text.split()[1])) for pid in self.web()[1:]) * PAGE_BYTES
+        return (
+            max(_read(pid, "statm", lambda text: int(text.split()[1])) for pid in self.web()[1:])
+            * PAGE_BYTES
+        )
 
     @staticmethod
     def database_seconds() -> float:
