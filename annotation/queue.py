@@ -40,7 +40,7 @@ State = Assignment.State
 Kind = Assignment.Kind
 DONE = [State.SUBMITTED, State.SKIPPED, State.LATE]
 REPEAT_AFTER = 20  # turns between the first time and the repeat
-BALANCED = 100  # turns of a person whose sides are kept in balance
+BALANCED = 100  # of a person's turns, open ones and the last: their sides are kept in balance
 SHARE_SECONDS = 10
 QUICK_SECONDS = 0.03  # what a request may spend on counting
 
@@ -88,6 +88,7 @@ class _Place:
     campaign: Campaign
     held: list[int]  # open turns, oldest first
     today: int  # turns finished today
+    ahead: int  # how much oftener pairs were shown straight than turned, of late
 
     @property
     def left_today(self) -> int:
@@ -132,9 +133,20 @@ SELECT {seat}, {campaign},
       AND i.campaign_id = seat.campaign_id AND a.kind NOT IN ('practice', 'review')
       AND a.state IN ('submitted', 'skipped', 'late')
   ) END,
+  CASE WHEN c.purpose <> 'comparison' THEN 0 ELSE (
+    SELECT coalesce(sum(CASE WHEN left_one < right_one THEN 1 ELSE -1 END), 0)
+    FROM (
+      SELECT a."order"->0 AS left_one, a."order"->1 AS right_one
+      FROM annotation_assignment a JOIN annotation_item i ON i.id = a.item_id
+      WHERE a.annotator_id = seat.user_id AND a.kind = 'work' AND a.state <> 'expired'
+        AND i.campaign_id = seat.campaign_id
+      ORDER BY a.submitted_at DESC LIMIT {balanced}
+    ) recent
+  ) END,
   (%(everywhere)s::boolean OR EXISTS (
     SELECT 1 FROM generation_membership m
-    WHERE m.user_id = seat.user_id AND m.project_id = c.project_id AND m.role = ANY(%(roles)s::text[])
+    WHERE m.user_id = seat.user_id AND m.project_id = c.project_id
+      AND m.role = ANY(%(roles)s::text[])
   )) AND (
     EXISTS (SELECT 1 FROM annotation_campaign_members x
             WHERE x.campaign_id = c.id AND x.user_id = seat.user_id)
@@ -167,8 +179,8 @@ def _read_place(user: User, campaign: Campaign) -> tuple[_Place, bool] | None:
     at, end = len(columns[Seat]), len(columns[Seat]) + len(columns[Campaign])
     seat = Seat.from_db("default", [f.attname for f in columns[Seat]], row[:at])
     found = Campaign.from_db("default", [f.attname for f in columns[Campaign]], row[at:end])
-    held, today, admitted = row[end:]
-    return _Place(seat, found, list(held), today), admitted
+    held, today, ahead, admitted = row[end:]
+    return _Place(seat, found, list(held), today, ahead), admitted
 
 
 @cache
@@ -179,6 +191,7 @@ def _place_statement() -> tuple[str, dict[Any, list[Any]]]:
     query = _PLACE.format(
         seat=", ".join(f'seat."{field.column}"' for field in columns[Seat]),
         campaign=", ".join(f'c."{field.column}"' for field in columns[Campaign]),
+        balanced=BALANCED,
     )
     return query, columns
 
@@ -290,13 +303,7 @@ def _add_work(place: _Place, wanted: int, *, wait: bool) -> list[int]:
 
 def _sides(place: _Place, wanted: int) -> list[int]:
     """For each new pair 1 (first candidate on the left) or -1, in balance for this person."""
-    shown = Assignment.objects.filter(
-        annotator=place.seat.user_id, item__campaign=place.campaign.pk, kind=Kind.WORK
-    ).exclude(state=State.EXPIRED)
-    # The last ones, open ones among them, are enough: what came before was in balance, too.
-    orders = shown.order_by("-submitted_at").values_list("order", flat=True)[:BALANCED]
-    ahead = sum(1 if left < right else -1 for left, right in orders)
-    flips = []
+    ahead, flips = place.ahead, []
     for _number in range(wanted):
         flip = random.SystemRandom().choice([1, -1]) if ahead == 0 else (-1 if ahead > 0 else 1)
         flips.append(flip)

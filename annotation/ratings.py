@@ -102,9 +102,8 @@ def _check(turn: Turn, scores: Scores) -> None:
 
 
 def _store(turn: Turn, scores: Scores) -> list[Rating]:
-    before = turn.assignment.ratings.order_by("revision").values_list("dimension", "revision")
-    revisions: dict[int | None, int] = dict(before)
-    turn.assignment.ratings.filter(current=True).update(current=False)
+    if turn.revisions:
+        turn.assignment.ratings.filter(current=True).update(current=False)
 
     def row(value: int, dimension: int | None, wording: int | None) -> Rating:
         return Rating(
@@ -114,7 +113,7 @@ def _store(turn: Turn, scores: Scores) -> list[Rating]:
             dimension_id=dimension,
             wording_id=wording,
             value=value,
-            revision=revisions.get(dimension, 0) + 1,
+            revision=turn.revisions.get(dimension or 0, 0) + 1,
         )
 
     rows = [row(int(bool(scores.usable)), None, None)]

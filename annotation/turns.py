@@ -50,7 +50,10 @@ class Shown:
 
 @dataclass(frozen=True)
 class Turn:
-    """`shown` is in the order of the page; `revisions` counts earlier answers by dimension."""
+    """`shown` is in the order of the page; `revisions` counts earlier answers by dimension.
+
+    Under 0 it counts what was said about the whole, whether it is usable.
+    """
 
     assignment: Assignment
     asked: list[Asked]
@@ -97,6 +100,9 @@ SELECT {columns},
    WHERE n.set_id = a.set_id)::text,
   (SELECT json_object_agg(j.dimension_id, j.newest) FROM (
      SELECT dimension_id, max(revision) AS newest FROM annotation_judgment
+     WHERE assignment_id = a.id GROUP BY dimension_id
+     UNION ALL
+     SELECT coalesce(dimension_id, 0), max(revision) FROM annotation_rating
      WHERE assignment_id = a.id GROUP BY dimension_id) j)::text
 FROM annotation_assignment a
 JOIN annotation_item i ON i.id = a.item_id

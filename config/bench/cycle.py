@@ -27,6 +27,7 @@ from config.runtime.postgres import tail
 Found = dict[str, float]
 TRANSACTION = re.compile(r"(BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE)\b")
 HOST = "localhost"
+JSON = {"Accept": "application/json"}
 
 
 # Statements ---------------------------------------------------------------------------------------
@@ -50,9 +51,7 @@ def statements(*, items: int) -> Found:
 
 
 def _ahead(client: Client, campaign: Campaign) -> list[int]:
-    answer = client.post(
-        f"/label/campaign/{campaign.pk}/ahead/", headers={"Accept": "application/json"}
-    )
+    answer = client.post(f"/label/campaign/{campaign.pk}/ahead/", headers=JSON)
     return [one["turn"] for one in answer.json()["sets"]]
 
 
@@ -60,7 +59,7 @@ def _submit(client: Client, turn: int, have: Sequence[int], slugs: Iterable[str]
     said: dict[str, Any] = {"submission": str(uuid.uuid4()), "seconds": "4", "have": list(have)}
     for slug in slugs:
         said |= {f"best-{slug}": "1", f"worst-{slug}": "2"}
-    answer = client.post(f"/label/{turn}/", said, headers={"Accept": "application/json"})
+    answer = client.post(f"/label/{turn}/", said, headers=JSON)
     assert answer.status_code == 200, answer.content
     return [one["turn"] for one in answer.json()["sets"]]
 

@@ -60,9 +60,7 @@ FIGURES = {
     "claim_ratio_fresh": Figure("claims", "ratio: nobody has judged yet"),
     "claim_ratio_done_40": Figure("claims", "ratio: the first 40 % judged, by many"),
     "claim_ratio_veteran": Figure("claims", "ratio: a person who has judged 10,000 items"),
-    "claim_ratio_priority": Figure(
-        "claims", "ratio: that person, where priority was given to them"
-    ),
+    "claim_ratio_priority": Figure("claims", "ratio: … where those items have priority"),
 }
 
 

@@ -64,7 +64,7 @@ class Site:
     def web(self) -> list[int]:
         """Granian's own process and, below it, its workers."""
         assert self.process is not None
-        parents = {pid: parent for pid, parent in _parents()}
+        parents = dict(_parents())
         top = [p for p, parent in parents.items() if parent == self.process.pid and _is_granian(p)]
         return top + [pid for pid, parent in parents.items() if parent in top]
 
@@ -73,10 +73,9 @@ class Site:
 
     def worker_bytes(self) -> int:
         """Resident memory of the largest worker, shared pages counted in full."""
-        return (
-            max(_read(pid, "statm", lambda text: int(text.split()[1])) for pid in self.web()[1:])
-            * PAGE_BYTES
-        )
+        workers = self.web()[1:]
+        pages = (_read(pid, "statm", lambda text: int(text.split()[1])) for pid in workers)
+        return max(pages) * PAGE_BYTES
 
     @staticmethod
     def database_seconds() -> float:

@@ -223,7 +223,7 @@ class TestOtherPeople:
                     continue
                 response = reader.get(row.path.format(**site) + query)
                 # A response that is streamed has no content, but parts.
-                text = b"".join(response).decode(errors="replace")  # type: ignore[arg-type]
+                text = b"".join(response).decode(errors="replace")
                 text = DRAWN.sub("", text)
                 found[row.path + query] = text if response.status_code == 200 else ""
         return found
