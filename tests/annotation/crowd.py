@@ -68,14 +68,14 @@ class Person:
         self.send_again_what_was_not_answered()
         idle = 0
         while not stop() and idle < 20:
-            wanted = self.draw.randint(1, 8)
+            wanted = self.draw.choice([1, 2, 8, 16, 25])
             held = self.call(
                 queue.claim_ahead, user=self.user, campaign=self.campaign, wanted=wanted
             )
             idle = 0 if held else idle + 1
             if not held:
                 time.sleep(0.05)
-            for turn in held[: self.draw.randint(1, 8)]:
+            for turn in held[: self.draw.randint(1, 25)]:
                 self.do_something(turn)
 
     def do_something(self, turn: int) -> None:
@@ -100,8 +100,9 @@ class Person:
 
     def drain(self) -> None:
         self.send_again_what_was_not_answered()
-        while (turn := queue.claim(user=self.user, campaign=self.campaign)) is not None:
-            self.submit(turn.pk)
+        while held := queue.claim_ahead(user=self.user, campaign=self.campaign, wanted=3):
+            for turn in held:
+                self.submit(turn)
 
     def submit(self, turn: int) -> Line:
         answers = {slug: self.answer() for slug in self.slugs}

@@ -110,7 +110,7 @@ class Crowd:
         living = {place: self.start(place, wild=True) for place in range(PEOPLE)}
         end = time.monotonic() + WILD_SECONDS
         while living and time.monotonic() < end:
-            time.sleep(self.draw.uniform(0.05, 0.4))
+            time.sleep(self.draw.uniform(0.02, 0.3))
             for place in [place for place, one in living.items() if not one.is_alive()]:
                 living.pop(place).join()
             if living:
