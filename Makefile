@@ -1,13 +1,15 @@
 # Two commands: `make run` serves OneLoop on this machine, `make test` proves it.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: run test lint format messages clean
+.PHONY: run test bench lint format messages clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 CHROMIUM ?= $(or $(shell command -v chromium chromium-browser google-chrome | head -n 1),/usr/bin/chromium)
 # Arguments for `manage.py up`, e.g. make run UP="--port 8001".
 UP ?=
+# Arguments for `manage.py bench`, e.g. make bench BENCH="--only cycle_sql".
+BENCH ?=
 # Arguments for pytest, e.g. make test PYTEST="-k queue".
 PYTEST ?=
 
@@ -16,6 +18,10 @@ run: .venv/.installed
 
 test: .venv/.installed-dev chromium lint
 	OMP_NUM_THREADS=1 CHROMIUM=$(CHROMIUM) $(BIN)/pytest -n 2 $(PYTEST)
+
+# Some minutes; writes bench.json.
+bench: .venv/.installed
+	$(BIN)/python manage.py bench $(BENCH)
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .

@@ -197,7 +197,7 @@ def set_priority(*, campaign: Campaign, items: QuerySet[Item], priority: int) ->
 
     An item's position is its draw from [0, 1) less its priority. Priorities are whole, so the draw
     is the position's fraction and survives every change: within one priority the order stays
-    random. Items that were given back stay in front.
+    random. Items that were given back stay in front. Everybody looks from the start again.
     """
     if not -MOST <= priority <= MOST:
         raise Refused(
@@ -205,7 +205,10 @@ def set_priority(*, campaign: Campaign, items: QuerySet[Item], priority: int) ->
             % {"wished": priority, "most": MOST}
         )
     movable = items.filter(campaign=campaign, position__gte=1 - Item.RETURNED)
-    return movable.update(position=F("position") - Floor("position") - priority)
+    with transaction.atomic():
+        # Seats before items, as a claim locks them.
+        campaign.seats.update(position=Item.START)
+        return movable.update(position=F("position") - Floor("position") - priority)
 
 
 # What stands ---------------------------------------------------------------------------------

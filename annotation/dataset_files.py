@@ -15,6 +15,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from annotation.errors import DatasetError
+
 SCHEMA = "oneloop-dataset"
 SCHEMA_VERSION = 1
 READ_ROWS = 2000
@@ -99,10 +101,6 @@ PICTURES = {
     "candidates": ("image",),
     "preferences": ("chosen", "rejected", "source", "mask"),
 }
-
-
-class DatasetError(Exception):
-    """One readable sentence: what is wrong with the directory, and the remedy."""
 
 
 # Hashing ----------------------------------------------------------------------------------------

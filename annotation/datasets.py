@@ -38,7 +38,6 @@ from annotation.dataset_files import (
     SCHEMA,
     SCHEMA_VERSION,
     TABLES,
-    DatasetError,
     RowDigest,
     content_hash,
     picture_name,
@@ -46,6 +45,7 @@ from annotation.dataset_files import (
     rows,
     verify,
 )
+from annotation.errors import DatasetError
 from annotation.models import Dimension, Judgment
 from generation import images
 from generation.models import Candidate, CandidateSet, Image, Policy, Source, Task

@@ -1,4 +1,4 @@
-"""The one way in which this app says no."""
+"""The ways in which this app says no."""
 
 
 class Refused(Exception):
@@ -13,3 +13,7 @@ class Refused(Exception):
         super().__init__(message)
         self.message = message
         self.code = code
+
+
+class DatasetError(Exception):
+    """One readable sentence: what is wrong with a dataset's directory, and the remedy."""

@@ -245,7 +245,7 @@ class Seat(models.Model):
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="seats"
     )
-    position = models.FloatField(default=-1.0, editable=False)
+    position = models.FloatField(default=-50.0, editable=False)
     practice_passed_at = models.DateTimeField(null=True, blank=True)
     paused_at = models.DateTimeField(null=True, blank=True)
     paused_reason = models.CharField(max_length=300, blank=True)
@@ -285,6 +285,7 @@ class Item(models.Model):
     """
 
     RETURNED = 100  # the priority of work that was given back
+    START = -50.0  # where work begins that was not: priorities are less than this
 
     campaign = models.ForeignKey(Campaign, on_delete=models.CASCADE, related_name="items")
     set = models.ForeignKey(CandidateSet, on_delete=models.PROTECT, related_name="items")

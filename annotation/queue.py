@@ -12,18 +12,22 @@ Beside work a person gets sets whose answer is known (gold) and sets they have j
 from __future__ import annotations
 
 import random
+import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from django.core.cache import cache
+from django.core.cache import cache as kept
 from django.db import connection, transaction
-from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet
+from django.db.models import Exists, F, OuterRef, QuerySet
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from annotation import prepared
 from annotation.campaigns import admits, draw_order
 from annotation.models import Assignment, Campaign, Gold, Item, Seat
 from generation.access import includes
@@ -36,7 +40,9 @@ State = Assignment.State
 Kind = Assignment.Kind
 DONE = [State.SUBMITTED, State.SKIPPED, State.LATE]
 REPEAT_AFTER = 20  # turns between the first time and the repeat
+BALANCED = 100  # of a person's turns, open ones and the last: their sides are kept in balance
 SHARE_SECONDS = 10
+QUICK_SECONDS = 0.03  # what a request may spend on counting
 
 
 # Claiming ---------------------------------------------------------------------------------------
@@ -82,6 +88,7 @@ class _Place:
     campaign: Campaign
     held: list[int]  # open turns, oldest first
     today: int  # turns finished today
+    ahead: int  # how much oftener pairs were shown straight than turned, of late
 
     @property
     def left_today(self) -> int:
@@ -126,9 +133,20 @@ SELECT {seat}, {campaign},
       AND i.campaign_id = seat.campaign_id AND a.kind NOT IN ('practice', 'review')
       AND a.state IN ('submitted', 'skipped', 'late')
   ) END,
-  (%(everywhere)s OR EXISTS (
+  CASE WHEN c.purpose <> 'comparison' THEN 0 ELSE (
+    SELECT coalesce(sum(CASE WHEN left_one < right_one THEN 1 ELSE -1 END), 0)
+    FROM (
+      SELECT a."order"->0 AS left_one, a."order"->1 AS right_one
+      FROM annotation_assignment a JOIN annotation_item i ON i.id = a.item_id
+      WHERE a.annotator_id = seat.user_id AND a.kind = 'work' AND a.state <> 'expired'
+        AND i.campaign_id = seat.campaign_id
+      ORDER BY a.submitted_at DESC LIMIT {balanced}
+    ) recent
+  ) END,
+  (%(everywhere)s::boolean OR EXISTS (
     SELECT 1 FROM generation_membership m
-    WHERE m.user_id = seat.user_id AND m.project_id = c.project_id AND m.role = ANY(%(roles)s)
+    WHERE m.user_id = seat.user_id AND m.project_id = c.project_id
+      AND m.role = ANY(%(roles)s::text[])
   )) AND (
     EXISTS (SELECT 1 FROM annotation_campaign_members x
             WHERE x.campaign_id = c.id AND x.user_id = seat.user_id)
@@ -145,11 +163,7 @@ FOR NO KEY UPDATE OF seat
 
 
 def _read_place(user: User, campaign: Campaign) -> tuple[_Place, bool] | None:
-    columns = {model: model._meta.concrete_fields for model in (Seat, Campaign)}
-    query = _PLACE.format(
-        seat=", ".join(f'seat."{field.column}"' for field in columns[Seat]),
-        campaign=", ".join(f'c."{field.column}"' for field in columns[Campaign]),
-    )
+    query, columns = _place_statement()
     values: dict[str, Any] = {
         "campaign": campaign.pk,
         "user": user.pk,
@@ -158,15 +172,28 @@ def _read_place(user: User, campaign: Campaign) -> tuple[_Place, bool] | None:
         "roles": [role.value for role in Role if includes(role, Role.ANNOTATOR)],
     }
     with connection.cursor() as cursor:
-        cursor.execute(query, values)
+        prepared.execute(cursor, query, values)
         row = cursor.fetchone()
     if row is None:
         return None
     at, end = len(columns[Seat]), len(columns[Seat]) + len(columns[Campaign])
     seat = Seat.from_db("default", [f.attname for f in columns[Seat]], row[:at])
     found = Campaign.from_db("default", [f.attname for f in columns[Campaign]], row[at:end])
-    held, today, admitted = row[end:]
-    return _Place(seat, found, list(held), today), admitted
+    held, today, ahead, admitted = row[end:]
+    return _Place(seat, found, list(held), today, ahead), admitted
+
+
+@cache
+def _place_statement() -> tuple[str, dict[Any, list[Any]]]:
+    columns: dict[Any, list[Any]] = {
+        model: list(model._meta.concrete_fields) for model in (Seat, Campaign)
+    }
+    query = _PLACE.format(
+        seat=", ".join(f'seat."{field.column}"' for field in columns[Seat]),
+        campaign=", ".join(f'c."{field.column}"' for field in columns[Campaign]),
+        balanced=BALANCED,
+    )
+    return query, columns
 
 
 def _shut(campaign: Campaign) -> bool:
@@ -188,8 +215,8 @@ def _add_turns(place: _Place, wanted: int, *, wait: bool) -> list[int]:
     return added + _add_work(place, wanted - len(added), wait=wait)
 
 
-# The three stages of looking: what was given back or has priority; what comes after the place where
-# this person was last; what lies before it. Each looks for what the stages before did not find.
+# The three stages of looking: what was given back; what comes after the place where this person was
+# last; what lies before it. Each looks for what the stages before did not find.
 _FREE = """
   SELECT i.id, i.set_id, i.shown, i.position
   FROM annotation_item i
@@ -218,14 +245,14 @@ moved AS (
   WHERE annotation_seat.id = %(seat)s
 ),
 renewed AS (
-  UPDATE annotation_assignment SET lease_until = %(until)s WHERE id = ANY(%(held)s)
+  UPDATE annotation_assignment SET lease_until = %(until)s WHERE id = ANY(%(held)s::bigint[])
 )
 INSERT INTO annotation_assignment
   (item_id, set_id, annotator_id, kind, "order", state, lease_until, skip_reason, comment,
    created_at)
-SELECT p.id, p.set_id, %(user)s, 'work', (
+SELECT p.id, p.set_id, %(user)s::int, 'work', (
     SELECT jsonb_agg(c.index ORDER BY
-      CASE WHEN %(sides)s THEN c.index * (%(flips)s)[p.n] ELSE random() END)
+      CASE WHEN %(sides)s::boolean THEN c.index * (%(flips)s::int[])[p.n] ELSE random() END)
     FROM generation_candidate c
     WHERE c.set_id = p.set_id AND (p.shown = '[]' OR p.shown @> to_jsonb(c.index))
   ), 'open', %(until)s, '', '', %(now)s
@@ -234,18 +261,19 @@ RETURNING id
 """
 
 
+@cache
 def _claim_statement(*, wait: bool) -> str:
     def free(where: str, limit: str) -> str:
         return _FREE.format(where=where, limit=limit, locked="" if wait else "SKIP LOCKED")
 
     return _CLAIM.format(
-        front=free("i.position < 0", "%(wanted)s"),
+        front=free(f"i.position < {Item.START}", "%(wanted)s"),
         fresh=free(
-            "i.position >= 0 AND i.position > %(position)s",
+            f"i.position >= {Item.START} AND i.position > %(position)s",
             "(SELECT %(wanted)s - count(*) FROM front)",
         ),
         passed=free(
-            "i.position >= 0 AND i.position <= %(position)s",
+            f"i.position >= {Item.START} AND i.position <= %(position)s",
             "(SELECT %(wanted)s - (SELECT count(*) FROM front) - (SELECT count(*) FROM fresh))",
         ),
     )
@@ -269,20 +297,13 @@ def _add_work(place: _Place, wanted: int, *, wait: bool) -> list[int]:
         "until": now + timedelta(seconds=place.campaign.lease_seconds),
     }
     with connection.cursor() as cursor:
-        cursor.execute(_claim_statement(wait=wait), values)
+        prepared.execute(cursor, _claim_statement(wait=wait), values)
         return [pk for (pk,) in cursor.fetchall()]
 
 
 def _sides(place: _Place, wanted: int) -> list[int]:
     """For each new pair 1 (first candidate on the left) or -1, in balance for this person."""
-    shown = Assignment.objects.filter(
-        annotator=place.seat.user_id, item__campaign=place.campaign.pk, kind=Kind.WORK
-    ).exclude(state=State.EXPIRED)
-    counts = shown.aggregate(
-        straight=Count("pk", filter=Q(order__0__lt=F("order__1"))), all=Count("pk")
-    )
-    ahead = 2 * counts["straight"] - counts["all"]
-    flips = []
+    ahead, flips = place.ahead, []
     for _number in range(wanted):
         flip = random.SystemRandom().choice([1, -1]) if ahead == 0 else (-1 if ahead > 0 else 1)
         flips.append(flip)
@@ -473,7 +494,8 @@ def _nothing_free(user: User, campaign: Campaign) -> Empty:
             % {"n": left},
             _("Nothing is left for you here; take another campaign."),
         )
-    pending = campaign.items.filter(set__state=CandidateSet.State.DRAWN).count()
+    # What is not made yet was handed out to nobody: only the few that are not full are looked at.
+    pending = campaign.items.filter(full=False, set__state=CandidateSet.State.DRAWN).count()
     if pending:
         return Empty(
             "pending",
@@ -527,15 +549,44 @@ class Share:
 
 
 def recent_share(campaign: Campaign) -> Share:
-    """`judged_share` as it was up to ten seconds ago: counting a million rows takes a while."""
-    key = f"judged-share-{campaign.pk}"
-    found: Share | None = cache.get(key)
+    """`judged_share` as it was a moment ago.
+
+    Where counting takes long, as among a million items, nobody waits for it but the first: later
+    ones get the last figures, and new ones are counted beside.
+    """
+    found: tuple[Share, float, float] | None = kept.get(_share_key(campaign))
     if found is None:
-        holding = Assignment.objects.filter(item__campaign=campaign, state=State.OPEN)
-        people = holding.values("annotator").distinct().count()
-        found = Share(*judged_share(campaign), people)
-        cache.set(key, found, SHARE_SECONDS)
-    return found
+        return _count_share(campaign)
+    share, at, took = found
+    if time.monotonic() - at < max(SHARE_SECONDS, 100 * took):
+        return share
+    if took < QUICK_SECONDS:
+        return _count_share(campaign)
+    if kept.add(f"{_share_key(campaign)}-counting", True, 60):
+        Thread(target=_count_beside, args=(campaign,), daemon=True).start()
+    return share
+
+
+def _share_key(campaign: Campaign) -> str:
+    return f"judged-share-{campaign.pk}"
+
+
+def _count_share(campaign: Campaign) -> Share:
+    began = time.monotonic()
+    holding = Assignment.objects.filter(item__campaign=campaign, state=State.OPEN)
+    people = holding.values("annotator").distinct().count()
+    share = Share(*judged_share(campaign), people)
+    now = time.monotonic()
+    kept.set(_share_key(campaign), (share, now, now - began), 3600)
+    return share
+
+
+def _count_beside(campaign: Campaign) -> None:
+    try:
+        _count_share(campaign)
+    finally:
+        kept.delete(f"{_share_key(campaign)}-counting")
+        connection.close()  # this thread's own
 
 
 def midnight() -> datetime:

@@ -14,7 +14,7 @@ from typing import Any
 from django.db import connection, models
 from django.utils.safestring import SafeString
 
-from annotation import guides
+from annotation import guides, prepared
 from annotation.campaigns import criteria_for
 from annotation.models import Assignment, Campaign, Item
 from generation.models import CandidateSet, Image, Source, Task
@@ -112,7 +112,7 @@ JOIN generation_source source ON source.id = s.source_id
 JOIN generation_task t ON t.id = source.task_id
 JOIN generation_image image ON image.id = source.image_id
 JOIN generation_image mask ON mask.id = source.mask_id
-WHERE a.id = %s
+WHERE a.id = %(pk)s
 """
 
 
@@ -123,7 +123,7 @@ def load(pk: int, *, lock: bool = False) -> Turn:
     """
     query, fields = _statement()
     with connection.cursor() as cursor:
-        cursor.execute(query + ("FOR NO KEY UPDATE OF a" if lock else ""), [pk])
+        prepared.execute(cursor, query + ("FOR NO KEY UPDATE OF a" if lock else ""), {"pk": pk})
         row = cursor.fetchone()
     if row is None:
         raise Assignment.DoesNotExist(f"There is no turn {pk}.")

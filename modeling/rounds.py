@@ -21,8 +21,7 @@ from django.utils.translation import gettext as _
 from kombu.exceptions import OperationalError
 
 from annotation import campaigns
-from annotation.datasets import DatasetError
-from annotation.errors import Refused
+from annotation.errors import DatasetError, Refused
 from annotation.models import Campaign, Judgment
 from annotation.queue import judged_share
 from generation import policies

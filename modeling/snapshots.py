@@ -9,7 +9,6 @@ from pathlib import Path
 from django.conf import settings
 from django.db import transaction
 
-from annotation import datasets
 from annotation.models import Judgment, JudgmentQuerySet
 from modeling.models import Snapshot
 
@@ -24,6 +23,9 @@ def root() -> Path:
 
 def take(judgments: JudgmentQuerySet) -> Snapshot:
     """Write those of `judgments` that count as a dataset; the same ones give the same snapshot."""
+    # It brings pyarrow, which is large; the web imports this module and writes no dataset.
+    from annotation import datasets
+
     counted = judgments.counted()
     picked = counted.filter(outcome=Judgment.Outcome.PICKED).count()
     if picked == 0:

@@ -72,7 +72,7 @@ def load(resolver):
 
 load(get_resolver())
 assert admin.site._registry
-heavy = {"torch", "diffusers", "transformers", "peft", "accelerate", "datasets"}
+heavy = {"torch", "diffusers", "transformers", "peft", "accelerate", "datasets", "pyarrow"}
 print(sorted(heavy & set(sys.modules)))
 """
     result = subprocess.run(

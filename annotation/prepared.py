@@ -1,0 +1,40 @@
+"""Statements that each connection plans once.
+
+The few large statements in an annotator's path take longer to plan than to run. A connection
+prepares each when it first needs it; the pool keeps connections, and with them the plans.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from django.db import connection
+from django.db.backends.utils import CursorWrapper
+
+_known: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()  # names by psycopg's connection
+
+
+def execute(cursor: CursorWrapper, statement: str, values: Mapping[str, Any]) -> None:
+    """As `cursor.execute`; the statement names its values `%(so)s` and may not hold other text."""
+    name, prepare, call = _parts(statement)
+    connection.ensure_connection()
+    names = _known.setdefault(connection.connection, set())
+    if name not in names:
+        cursor.execute(prepare)
+        names.add(name)
+    cursor.execute(call, values)
+
+
+@lru_cache(maxsize=32)
+def _parts(statement: str) -> tuple[str, str, str]:
+    """Its name, how it is prepared, and how it is called."""
+    order = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", statement)))
+    numbered = re.sub(r"%\((\w+)\)s", lambda m: f"${order.index(m[1]) + 1}", statement)
+    name = f"oneloop_{sha256(statement.encode()).hexdigest()[:16]}"
+    values = ", ".join(f"%({one})s" for one in order)
+    return name, f"PREPARE {name} AS {numbered}", f"EXECUTE {name} ({values})"

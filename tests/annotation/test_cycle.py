@@ -1,0 +1,99 @@
+"""What one cycle, from a submission to the next set, asks of the database."""
+
+import re
+import uuid
+
+import pytest
+from django.core.cache import cache
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from annotation import contents, prepared, queue
+from annotation.models import Assignment, Item, Seat
+from tests.annotation.factories import claim, make_campaign, make_judged_task, slugs, submit
+from tests.factories import make_set, make_source, make_user
+
+pytestmark = pytest.mark.django_db
+TRANSACTION = re.compile(r"(BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE)\b")
+JSON = {"Accept": "application/json"}
+STATEMENTS = 8
+
+
+@pytest.mark.parametrize("purpose", ["preference", "comparison", "rating"])
+def test_it_takes_few_statements(client: Client, purpose: str) -> None:
+    cache.clear()
+    task, user = make_judged_task(dimensions=4), make_user()
+    size = 2 if purpose == "comparison" else 4
+    sets = [make_set(make_source(task), size=size) for _ in range(12)]
+    campaign = make_campaign(task=task, sets=sets, purpose=purpose)
+    if purpose == "rating":
+        campaign.items.update(shown=[1])
+    client.force_login(user)
+    counts = []
+    first = client.post(f"/label/campaign/{campaign.pk}/ahead/", {"ahead": "1"}, headers=JSON)
+    (turn,) = (one["turn"] for one in first.json()["sets"])
+    for _cycle in range(4):
+        said = {"submission": str(uuid.uuid4()), "ahead": "1"}
+        if purpose == "rating":
+            said |= {"form": "rating", "usable": "yes"}
+        for slug in slugs(Assignment.objects.get(pk=turn)):
+            said |= {f"best-{slug}": "1", f"worst-{slug}": "2"}
+            said |= {f"score-{slug}": "3"} if purpose == "rating" else {}
+        with CaptureQueriesContext(connection) as captured:
+            answer = client.post(f"/label/{turn}/", said, headers=JSON)
+        (turn,) = (one["turn"] for one in answer.json()["sets"])
+        counts.append(sum(not TRANSACTION.match(query["sql"]) for query in captured))
+    assert Assignment.objects.filter(state="submitted").count() == 4
+    # The first ones let the connection plan its statements and count the campaign.
+    assert counts[-1] <= STATEMENTS, captured.captured_queries
+
+
+def test_it_looks_from_the_start_after_priorities_have_changed() -> None:
+    campaign, user = make_campaign(sets=4), make_user()
+    submit(claim(user, campaign))
+    *_others, last = campaign.items.order_by("position")
+    assert Seat.objects.get().position >= 0
+    contents.set_priority(
+        campaign=campaign, items=Item.objects.filter(pk=last.pk), priority=contents.MOST
+    )
+    assert claim(user, campaign).item_id == last.pk
+
+
+def test_it_hands_out_by_priority_and_what_was_given_back_before_that() -> None:
+    campaign, user = make_campaign(sets=4), make_user()
+    low, plain, high, given_back = campaign.items.order_by("?")
+    for item, priority in ((low, -contents.MOST), (high, 2), (given_back, -1)):
+        items = Item.objects.filter(pk=item.pk)
+        contents.set_priority(campaign=campaign, items=items, priority=priority)
+    queue.to_the_front([given_back.pk])
+    got = queue.claim_ahead(user=user, campaign=campaign, wanted=4)
+    handed = Assignment.objects.filter(pk__in=got).order_by("pk").values_list("item", flat=True)
+    assert list(handed) == [given_back.pk, high.pk, plain.pk, low.pk]
+
+
+def test_it_plans_a_statement_once_for_each_connection() -> None:
+    statement = "SELECT %(word)s::text, %(number)s::int + 1, %(word)s::text"
+    with CaptureQueriesContext(connection) as captured, connection.cursor() as cursor:
+        for number in range(3):
+            prepared.execute(cursor, statement, {"word": "it's", "number": number})
+            assert cursor.fetchone() == ("it's", number + 1, "it's")
+    said = [query["sql"].split()[0] for query in captured]
+    assert said == ["PREPARE", "EXECUTE", "EXECUTE", "EXECUTE"]
+
+
+def test_it_counts_a_large_campaign_beside_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache.clear()
+    campaign = make_campaign(sets=2)
+    started: list[object] = []
+    monkeypatch.setattr("threading.Thread.start", lambda self: started.append(self))
+    assert queue.recent_share(campaign).done == 0
+    submit(claim(make_user(), campaign))
+    assert queue.recent_share(campaign).done == 0  # a moment ago is good enough
+    monkeypatch.setattr(queue, "SHARE_SECONDS", 0)
+    share, at, _took = cache.get(queue._share_key(campaign))
+    cache.set(queue._share_key(campaign), (share, at - 1000, 1.0))
+    assert [queue.recent_share(campaign).done for _ in range(2)] == [0, 0]
+    assert len(started) == 1
+    cache.set(queue._share_key(campaign), (share, at - 1000, 0.001))
+    assert queue.recent_share(campaign).done == 1
