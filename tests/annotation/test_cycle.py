@@ -2,6 +2,7 @@
 
 import re
 import uuid
+from threading import Thread
 
 import pytest
 from django.core.cache import cache
@@ -86,7 +87,7 @@ def test_it_counts_a_large_campaign_beside_the_request(monkeypatch: pytest.Monke
     cache.clear()
     campaign = make_campaign(sets=2)
     started: list[object] = []
-    monkeypatch.setattr("threading.Thread.start", lambda self: started.append(self))
+    monkeypatch.setattr(Thread, "start", lambda self: started.append(self))
     assert queue.recent_share(campaign).done == 0
     submit(claim(make_user(), campaign))
     assert queue.recent_share(campaign).done == 0  # a moment ago is good enough
