@@ -15,6 +15,7 @@ import polib
 import pytest
 from django.conf import settings
 from django.contrib.auth.models import User
+from django.template.loader import render_to_string
 from django.test import Client
 from django.urls import reverse
 from django.utils import translation
@@ -292,7 +293,34 @@ def test_an_error_is_said_in_the_readers_language(campaign: Campaign) -> None:
     assert "マネージャー" in text
 
 
+def test_even_the_page_of_a_failure_speaks_the_readers_language() -> None:
+    with translation.override("ja"):
+        text = render_to_string("500.html")
+    assert '<html lang="ja" dir="ltr">' in text
+    assert "こちら側でエラーが発生しました" in text
+
+
 # Prompts ----------------------------------------------------------------------------------------
+
+
+PROMPT = re.compile(r"\{\{ (?:[\w.]+\.)?(?:effective_)?prompt(?:\|[^}]*)? \}\}")
+
+
+def stands_apart(before: str) -> bool:
+    """Whether what follows is isolated from its surroundings and finds its own direction."""
+    opened = re.findall(r"<[^/>][^>]*>", before)[-2:]
+    return any('dir="auto"' in tag or tag == "<bdi>" for tag in opened)
+
+
+def test_every_template_isolates_the_prompts_it_shows() -> None:
+    shown = [
+        (path.name, stands_apart(text[: found.start()]))
+        for path in sorted(TEMPLATES.rglob("*.html"))
+        for text in [path.read_text()]
+        for found in PROMPT.finditer(text)
+    ]
+    assert len(shown) >= 7
+    assert [name for name, apart in shown if not apart] == []
 
 
 def site_with_a_prompt_from_right_to_left() -> tuple[User, Campaign, Assignment]:
@@ -322,9 +350,7 @@ def test_a_prompt_stays_in_its_own_direction() -> None:
         text = ask(client, path, "en")
         assert ARABIC in text, path
         for found in re.finditer(re.escape(ARABIC), text):
-            before = text[: found.start()].rstrip("“ ")
-            opened = re.findall(r"<[^/>][^>]*>", before)[-2:]
-            assert any('dir="auto"' in tag or tag == "<bdi>" for tag in opened), (path, opened)
+            assert stands_apart(text[: found.start()]), path
 
 
 # What the code says now --------------------------------------------------------------------------
