@@ -20,12 +20,13 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from django.core.cache import cache as kept
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.db.models import Exists, F, OuterRef, QuerySet
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
+from psycopg.errors import DeadlockDetected
 
 from annotation import prepared
 from annotation.campaigns import admits, draw_order
@@ -42,6 +43,7 @@ DONE = [State.SUBMITTED, State.SKIPPED, State.LATE]
 REPEAT_AFTER = 20  # turns between the first time and the repeat
 BALANCED = 100  # of a person's turns, open ones and the last: their sides are kept in balance
 SHARE_SECONDS = 10
+ATTEMPTS = 4  # at a claim that another one blocks
 QUICK_SECONDS = 0.03  # what a request may spend on counting
 
 
@@ -56,6 +58,17 @@ def claim(*, user: User, campaign: Campaign) -> Assignment | None:
 
 def claim_ahead(*, user: User, campaign: Campaign, wanted: int) -> list[int]:
     """Ids of the person's unfinished turns, oldest first, filled up to `wanted`; all renewed."""
+    for _attempt in range(ATTEMPTS - 1):
+        try:
+            return _claim_ahead(user, campaign, wanted)
+        except OperationalError as error:
+            # Whom the database chose to break a deadlock has changed nothing and asks again.
+            if connection.in_atomic_block or not isinstance(error.__cause__, DeadlockDetected):
+                raise
+    return _claim_ahead(user, campaign, wanted)
+
+
+def _claim_ahead(user: User, campaign: Campaign, wanted: int) -> list[int]:
     for patience in ("no wait", "wait"):
         with transaction.atomic():
             place = _lock_place(user, campaign)
@@ -215,6 +228,8 @@ def _add_turns(place: _Place, wanted: int, *, wait: bool) -> list[int]:
     return added + _add_work(place, wanted - len(added), wait=wait)
 
 
+# Items are locked here before turns, elsewhere turns before items: so turns that somebody else is
+# changing are not waited for, only not renewed.
 # The three stages of looking: what was given back; what comes after the place where this person was
 # last; what lies before it. Each looks for what the stages before did not find.
 _FREE = """
@@ -245,7 +260,10 @@ moved AS (
   WHERE annotation_seat.id = %(seat)s
 ),
 renewed AS (
-  UPDATE annotation_assignment SET lease_until = %(until)s WHERE id = ANY(%(held)s::bigint[])
+  UPDATE annotation_assignment SET lease_until = %(until)s WHERE id IN (
+    SELECT id FROM annotation_assignment WHERE id = ANY(%(held)s::bigint[])
+    FOR NO KEY UPDATE SKIP LOCKED
+  )
 )
 INSERT INTO annotation_assignment
   (item_id, set_id, annotator_id, kind, "order", state, lease_until, skip_reason, comment,
@@ -382,6 +400,9 @@ def expire_leases(campaign: Campaign | None = None) -> int:
     with transaction.atomic():
         rows = due.select_for_update(skip_locked=True, of=("self",)).values_list("pk", "item")
         found = list(rows.order_by("pk"))
+        # In one order, so that two who do this at once cannot block each other.
+        items = Item.objects.filter(pk__in=[item for _pk, item in found]).order_by("pk")
+        list(items.select_for_update(no_key=True).values_list("pk"))
         Assignment.objects.filter(pk__in=[pk for pk, _item in found]).update(state=State.EXPIRED)
         to_the_front([item for _pk, item in found])
     return len(found)

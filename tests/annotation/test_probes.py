@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections import Counter
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -16,11 +17,13 @@ from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
 from django.core.cache import cache
 from django.test import Client
+from django.utils import timezone
 
 from annotation import judgments
 from annotation.errors import Refused
 from annotation.judgments import Answer
 from annotation.models import Assignment, Judgment, Rating
+from modeling.models import Round
 from tests.annotation.factories import (
     claim,
     make_campaign,
@@ -200,6 +203,7 @@ class TestOtherPeople:
     def test_it_shows_nobody_what_others_said(self, role: str) -> None:
         """Whatever is asked, as page or as file: it reads the same whichever way they answered."""
         site = make_site()
+        Round.objects.update(created_at=timezone.now() - timedelta(days=3))  # “3 days ago”
         campaign = make_campaign(overlap=2, sets=2)
         author = make_user()
         turn = claim(author, campaign)
