@@ -23,6 +23,7 @@ from kombu.exceptions import OperationalError
 from annotation import aggregation, figures, gold, progress, quality_page, quality_tables
 from annotation import quality as acts
 from annotation.campaign_head import head
+from annotation.campaign_views import get_campaign_for_user
 from annotation.judged import Judged, load
 from annotation.models import Aggregation, Campaign, Consensus, Gold, Item, Seat
 from annotation.quality_forms import (
@@ -33,7 +34,7 @@ from annotation.quality_forms import (
 )
 from annotation.review import disputed, open_flags
 from generation import audit
-from generation.access import may, require
+from generation.access import may, user_of
 from generation.models import Role, Verb
 
 HARDEST_SHOWN = 6
@@ -57,11 +58,11 @@ COLUMNS = [
 
 @require_GET
 def quality(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
-    campaign = _campaign(request, campaign_id, Role.REVIEWER)
+    campaign = get_campaign_for_user(request, campaign_id, Role.REVIEWER)
     form = FilterForm(request.GET, campaign)
     filters = form.filters()
     judged = load(campaign, filters)
-    names = quality_page.names_for(_user(request), campaign, judged.person.tolist())
+    names = quality_page.names_for(user_of(request), campaign, judged.person.tolist())
     if request.GET.get("format") == "csv":
         return _download(request, campaign, judged, names)
     sort, by = request.GET.get("sort", "signs"), request.GET.get("by", "disagreement")
@@ -70,7 +71,7 @@ def quality(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
         "form": form,
         "filtered": filters.any,
         "query": _query(request, without=("sort", "by", "format", "table")),
-        "is_manager": may(_user(request), campaign.project, Role.MANAGER),
+        "is_manager": may(user_of(request), campaign.project, Role.MANAGER),
         "judgments": len(judged.row),
         "coverage": _coverage(campaign),
         "agreement": quality_page.agreement_lines(judged),
@@ -90,7 +91,7 @@ def quality(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
 
 @require_POST
 def consensus(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
-    campaign = _campaign(request, campaign_id, Role.MANAGER)
+    campaign = get_campaign_for_user(request, campaign_id, Role.MANAGER)
     try:
         aggregation.request(campaign)
     except OperationalError:
@@ -105,7 +106,7 @@ def consensus(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
 
 @require_POST
 def pause_all(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
-    campaign = _campaign(request, campaign_id, Role.MANAGER)
+    campaign = get_campaign_for_user(request, campaign_id, Role.MANAGER)
     paused = acts.pause_unreliable(campaign)
     if campaign.pause_below is None:
         messages.error(request, _("This campaign has no threshold. Set one in its settings first."))
@@ -119,13 +120,13 @@ def pause_all(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
 
 @require_http_methods(["GET", "POST"])
 def person(request: HttpRequest, campaign_id: int, user_id: int) -> HttpResponseBase:
-    campaign = _campaign(request, campaign_id, Role.MANAGER)
+    campaign = get_campaign_for_user(request, campaign_id, Role.MANAGER)
     user = get_object_or_404(User, pk=user_id)
     if request.method == "POST":
         with transaction.atomic():  # what is done and its entry in the log
             return _act_on_person(request, campaign, user)
     judged = load(campaign)
-    names = quality_page.names_for(_user(request), campaign, [user.pk])
+    names = quality_page.names_for(user_of(request), campaign, [user.pk])
     found = [
         line for line in quality_page.lines(campaign, judged, names) if line.person.user == user.pk
     ]
@@ -154,7 +155,7 @@ def person(request: HttpRequest, campaign_id: int, user_id: int) -> HttpResponse
 @require_http_methods(["GET", "POST"])
 def known_answers(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
     """The known answers there are, and more of them from what people agree on."""
-    campaign = _campaign(request, campaign_id, Role.MANAGER)
+    campaign = get_campaign_for_user(request, campaign_id, Role.MANAGER)
     data = request.POST if request.method == "POST" else request.GET
     form = ConsensusGoldForm(data if "min_annotators" in data else None)
     found = None
@@ -192,7 +193,7 @@ def known_answers(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
 
 @require_GET
 def labels(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
-    campaign = _campaign(request, campaign_id, Role.REVIEWER)
+    campaign = get_campaign_for_user(request, campaign_id, Role.REVIEWER)
     form = LabelFilterForm(request.GET, campaign)
     filters = replace(form.filters(), person=_allowed_person(request, campaign, form))
     rows = quality_tables.labelled(
@@ -202,7 +203,7 @@ def labels(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
         form.cleaned_data.get("kind") or "",
     )
     people = rows.order_by().values_list("assignment__annotator", flat=True).distinct()
-    names = quality_page.names_for(_user(request), campaign, people)
+    names = quality_page.names_for(user_of(request), campaign, people)
     if request.GET.get("format") == "csv":
         return quality_tables.download(quality_tables.labels(rows, names), f"labels-{campaign.pk}")
     shown = rows.select_related(
@@ -211,7 +212,7 @@ def labels(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
     page = Paginator(shown, PER_PAGE).get_page(request.GET.get("page"))
     context = {
         **head(request, campaign, "labels"),
-        "is_manager": may(_user(request), campaign.project, Role.MANAGER),
+        "is_manager": may(user_of(request), campaign.project, Role.MANAGER),
         "form": form,
         "page": page,
         "rows": [(row, names(row.assignment.annotator_id)) for row in page],
@@ -223,21 +224,10 @@ def labels(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
 # Parts ------------------------------------------------------------------------------------------
 
 
-def _user(request: HttpRequest) -> User:
-    assert isinstance(request.user, User)  # LoginRequiredMiddleware
-    return request.user
-
-
-def _campaign(request: HttpRequest, campaign_id: int, needed: Role) -> Campaign:
-    campaign = get_object_or_404(Campaign.objects.select_related("project"), pk=campaign_id)
-    require(_user(request), campaign.project, needed)
-    return campaign
-
-
 def _allowed_person(request: HttpRequest, campaign: Campaign, form: LabelFilterForm) -> int | None:
     # Somebody who sees pseudonyms must not try out which number belongs to whom.
     chosen: int | None = form.cleaned_data.get("person")
-    return chosen if may(_user(request), campaign.project, Role.MANAGER) else None
+    return chosen if may(user_of(request), campaign.project, Role.MANAGER) else None
 
 
 def _query(request: HttpRequest, *, without: tuple[str, ...]) -> str:
@@ -374,7 +364,7 @@ def _act_on_person(request: HttpRequest, campaign: Campaign, user: User) -> Http
 
 def _note(request: HttpRequest, verb: Verb, campaign: Campaign, user: User, **after: Any) -> None:
     about = {"person": user.get_username()} | after
-    audit.record(actor=_user(request), verb=verb, thing=campaign, after=about)
+    audit.record(actor=user_of(request), verb=verb, thing=campaign, after=about)
 
 
 def _undo_requeue(request: HttpRequest, campaign: Campaign, user: User) -> None:

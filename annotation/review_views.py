@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.contrib import messages
-from django.contrib.auth.models import User
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
@@ -17,8 +16,9 @@ from django.utils.translation import ngettext
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from annotation import gold, judgments, quality_page, quality_tables, review
-from annotation.answers import read_answers, read_submission, show_answers
+from annotation.answers import posted_answers, read_answers, read_submission, show_answers
 from annotation.campaign_head import head
+from annotation.campaign_views import get_campaign_for_user
 from annotation.campaigns import criteria_for
 from annotation.errors import Refused
 from annotation.models import (
@@ -33,7 +33,7 @@ from annotation.models import (
     Judgment,
 )
 from annotation.quality_forms import FilterForm
-from generation.access import may, require
+from generation.access import may, user_of
 from generation.models import Role
 
 PER_PAGE = 20
@@ -56,11 +56,11 @@ def queue(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
     items = _with_pictures().in_bulk([disputed.item for disputed in page])
     flags = review.open_flags(campaign).select_related("assignment")
     names = quality_page.names_for(
-        _user(request), campaign, {flag.assignment.annotator_id for flag in flags}
+        user_of(request), campaign, {flag.assignment.annotator_id for flag in flags}
     )
     context = {
         **head(request, campaign, "review"),
-        "is_manager": may(_user(request), campaign.project, Role.MANAGER),
+        "is_manager": may(user_of(request), campaign.project, Role.MANAGER),
         "form": form,
         "page": page,
         "rows": [(disputed, items[disputed.item]) for disputed in page],
@@ -89,14 +89,14 @@ def item(request: HttpRequest, campaign_id: int, item_id: int) -> HttpResponseBa
     try:
         review.decide(
             item=found,
-            user=_user(request),
+            user=user_of(request),
             answers=read_answers(request.POST),
             by_place=True,
             comment=request.POST.get("comment", ""),
             submission=read_submission(request.POST),
         )
     except Refused as error:
-        return _page(request, found, criteria, _posted(request.POST, criteria), None, error)
+        return _page(request, found, criteria, posted_answers(request.POST), None, error)
     messages.success(request, _("The decision on set %d is stored.") % found.set_id)
     rest = [d.item for d in review.disputed(campaign) if d.item != found.pk]
     if rest:
@@ -137,7 +137,7 @@ def flag(request: HttpRequest, campaign_id: int, flag_id: int) -> HttpResponseBa
     campaign = _campaign(request, campaign_id)
     found = get_object_or_404(Flag, pk=flag_id, assignment__item__campaign=campaign)
     note = request.POST.get("note", "")
-    if review.resolve(flag=found, user=_user(request), note=note):
+    if review.resolve(flag=found, user=user_of(request), note=note):
         messages.success(request, _("The flag is resolved."))
     else:
         messages.error(request, _("Somebody resolved this flag before; their note was kept."))
@@ -170,15 +170,8 @@ class Question:
     worst: str
 
 
-def _user(request: HttpRequest) -> User:
-    assert isinstance(request.user, User)  # LoginRequiredMiddleware
-    return request.user
-
-
 def _campaign(request: HttpRequest, campaign_id: int) -> Campaign:
-    campaign = get_object_or_404(Campaign.objects.select_related("project"), pk=campaign_id)
-    require(_user(request), campaign.project, Role.REVIEWER)
-    return campaign
+    return get_campaign_for_user(request, campaign_id, Role.REVIEWER)
 
 
 def _with_pictures() -> Any:
@@ -190,11 +183,6 @@ def _with_pictures() -> Any:
 def shown(item: Item) -> list[int]:
     """The candidates' order on this page: as they were drawn, the same for every reviewer."""
     return list(item.shown) or sorted(c.index for c in item.set.candidates.all())
-
-
-def _posted(data: Mapping[str, str], criteria: list[Criterion]) -> dict[str, tuple[str, str]]:
-    slugs = [criterion.dimension.slug for criterion in criteria]
-    return {slug: (data.get(f"best-{slug}", ""), data.get(f"worst-{slug}", "")) for slug in slugs}
 
 
 def _page(
@@ -211,7 +199,7 @@ def _page(
     flags = Flag.objects.filter(assignment__item=found).select_related("assignment", "resolved_by")
     context = {
         **head(request, found.campaign, "review"),
-        "is_manager": may(_user(request), found.campaign.project, Role.MANAGER),
+        "is_manager": may(user_of(request), found.campaign.project, Role.MANAGER),
         "item": found,
         "source": found.set.source,
         "pictures": [(place, pictures[index]) for index, place in places.items()],
@@ -244,7 +232,7 @@ def _questions(
         .order_by("assignment__submitted_at", "pk")
     )
     names = quality_page.names_for(
-        _user(request), found.campaign, {row.assignment.annotator_id for row in rows}
+        user_of(request), found.campaign, {row.assignment.annotator_id for row in rows}
     )
     agreed = {
         row.dimension_id: row
@@ -297,7 +285,7 @@ def _agreement(said: list[Said]) -> str:
 def _history(request: HttpRequest, found: Item, places: Mapping[int, int]) -> list[dict[str, Any]]:
     turns = list(review.decisions(found))
     # Deciders stand by their names; it is annotators who are pseudonymous to reviewers.
-    me = _user(request).pk
+    me = user_of(request).pk
     return [
         {
             "name": _("You") if turn.annotator_id == me else turn.annotator.username,

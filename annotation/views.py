@@ -48,7 +48,7 @@ from annotation.models import Assignment, Campaign, Item
 from annotation.turns import Asked, Turn
 from annotation.words import words
 from generation import images, pictures
-from generation.access import may_anywhere, require
+from generation.access import may_anywhere, require, user_of
 from generation.models import Role
 
 State = Assignment.State
@@ -82,7 +82,7 @@ def says_no(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponse
             return view(request, assignment_id)
         except Refused as error:
             campaign = Campaign.objects.get(items__assignments=assignment_id)
-            require(_user(request), campaign.project_id, Role.ANNOTATOR)
+            require(user_of(request), campaign.project_id, Role.ANNOTATOR)
             if _wants_json(request):
                 body = {"error": error.message, "code": error.code}
                 return JsonResponse(body, status=STATUS[error.code])
@@ -94,11 +94,11 @@ def says_no(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponse
 @require_GET
 @never_cache
 def label(request: HttpRequest) -> HttpResponseBase:
-    found = list(for_annotator(_user(request)))
+    found = list(for_annotator(user_of(request)))
     if len(found) == 1:
         return redirect("annotation:next", found[0].pk)
-    rows = [(campaign, *_progress(_user(request), campaign)) for campaign in found]
-    context = {"rows": rows, "may_open": may_anywhere(_user(request), Role.MANAGER)}
+    rows = [(campaign, *_progress(user_of(request), campaign)) for campaign in found]
+    context = {"rows": rows, "may_open": may_anywhere(user_of(request), Role.MANAGER)}
     return render(request, "annotation/choose.html", context)
 
 
@@ -106,8 +106,8 @@ def label(request: HttpRequest) -> HttpResponseBase:
 @never_cache
 def next_turn(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
     campaign = _get_campaign_for_user(request, campaign_id)
-    claimed = queue.claim(user=_user(request), campaign=campaign)
-    if claimed is None and practice.needed(user=_user(request), campaign=campaign):
+    claimed = queue.claim(user=user_of(request), campaign=campaign)
+    if claimed is None and practice.needed(user=user_of(request), campaign=campaign):
         return redirect("annotation:practice", campaign.pk)
     if claimed is None:
         return HttpResponse(_empty(request, campaign, "base.html"))
@@ -151,7 +151,7 @@ def _record(request: HttpRequest, assignment_id: int) -> Assignment:
     """Store what the form says; which of the two forms it was, its fields tell."""
     said: dict[str, Any] = {
         "assignment": assignment_id,
-        "user": _user(request),
+        "user": user_of(request),
         "submission": read_submission(request.POST),
         "seconds_spent": read_seconds(request.POST),
         "correction": "correction" in request.POST,
@@ -171,7 +171,7 @@ def skip(request: HttpRequest, assignment_id: int) -> HttpResponseBase:
     mine = _get_turn_for_user(request, assignment_id)
     parts = [request.POST.get("reason", ""), request.POST.get("detail", "").strip()]
     reason = ": ".join(part for part in parts if part)
-    judgments.skip(assignment=assignment_id, user=_user(request), reason=reason)
+    judgments.skip(assignment=assignment_id, user=user_of(request), reason=reason)
     return _go_on(request, mine.campaign)
 
 
@@ -180,7 +180,7 @@ def skip(request: HttpRequest, assignment_id: int) -> HttpResponseBase:
 def flag(request: HttpRequest, assignment_id: int) -> HttpResponseBase:
     _get_turn_for_user(request, assignment_id)
     reason = request.POST.get("reason", "")
-    judgments.flag(assignment=assignment_id, user=_user(request), reason=reason)
+    judgments.flag(assignment=assignment_id, user=user_of(request), reason=reason)
     if _wants_json(request):
         return JsonResponse({"stored": assignment_id})
     return redirect("annotation:turn", assignment_id)
@@ -190,7 +190,7 @@ def flag(request: HttpRequest, assignment_id: int) -> HttpResponseBase:
 def undo(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
     campaign = _get_campaign_for_user(request, campaign_id)
     try:
-        reopened = judgments.undo(user=_user(request), campaign=campaign)
+        reopened = judgments.undo(user=user_of(request), campaign=campaign)
     except Refused as error:
         if _wants_json(request):
             return JsonResponse({"error": error.message, "code": error.code}, status=409)
@@ -212,7 +212,7 @@ def ahead(request: HttpRequest, campaign_id: int) -> JsonResponse:
 @never_cache
 def history(request: HttpRequest) -> HttpResponse:
     """What this person judged, newest first, to look at again and to correct."""
-    user = _user(request)
+    user = user_of(request)
     mine = (
         Assignment.objects.filter(annotator=user, state__in=queue.DONE)
         .exclude(kind=Assignment.Kind.REVIEW)
@@ -228,7 +228,7 @@ def history(request: HttpRequest) -> HttpResponse:
 @cache_control(private=True, max_age=31536000, immutable=True)
 def outline(request: HttpRequest, sha256: str, *, shade: bool = False) -> HttpResponse:
     """The border of a mask, named by the mask's hash, so that browsers keep it."""
-    mask = pictures.get_for_user(_user(request), sha256)
+    mask = pictures.get_for_user(user_of(request), sha256)
     try:
         pixels = np.asarray(images.open_image(mask).convert("L"))
     except images.ImageError as error:
@@ -239,18 +239,13 @@ def outline(request: HttpRequest, sha256: str, *, shade: bool = False) -> HttpRe
 # Parts ------------------------------------------------------------------------------------------
 
 
-def _user(request: HttpRequest) -> User:
-    assert isinstance(request.user, User)  # LoginRequiredMiddleware
-    return request.user
-
-
 def _wants_json(request: HttpRequest) -> bool:
     return request.headers.get("Accept", "") == "application/json"
 
 
 def _get_campaign_for_user(request: HttpRequest, campaign_id: int) -> Campaign:
     found = get_object_or_404(Campaign, pk=campaign_id)
-    require(_user(request), found.project_id, Role.ANNOTATOR)
+    require(user_of(request), found.project_id, Role.ANNOTATOR)
     return found
 
 
@@ -259,8 +254,8 @@ def _get_turn_for_user(request: HttpRequest, assignment_id: int) -> Turn:
         found = turns.load(assignment_id)
     except Assignment.DoesNotExist as error:
         raise Http404(_("There is no such turn.")) from error
-    require(_user(request), found.campaign.project_id, Role.ANNOTATOR)
-    judgments.require_own(found, _user(request))
+    require(user_of(request), found.campaign.project_id, Role.ANNOTATOR)
+    judgments.require_own(found, user_of(request))
     return found
 
 
@@ -279,7 +274,7 @@ def _go_on(request: HttpRequest, campaign: Campaign) -> HttpResponseBase:
 def _more(request: HttpRequest, campaign: Campaign) -> JsonResponse:
     have = {int(pk) for pk in request.POST.getlist("have") if pk.isdecimal()}
     wanted = _wanted(request, campaign)
-    held = queue.claim_ahead(user=_user(request), campaign=campaign, wanted=wanted)
+    held = queue.claim_ahead(user=user_of(request), campaign=campaign, wanted=wanted)
     sets = [
         {"turn": pk, "html": _page(request, turns.load(pk), "annotation/fragment.html")}
         for pk in held
@@ -308,7 +303,7 @@ def _page(
     error: Refused | None = None,
     preview: bool = False,
 ) -> str:
-    user, row, campaign = _user(request), mine.assignment, mine.campaign
+    user, row, campaign = user_of(request), mine.assignment, mine.campaign
     source = row.set.source
     share = queue.recent_share(campaign)
     # A repeated form keeps its id, so that sending it twice is noticed; a new one gets a new id.
@@ -402,7 +397,7 @@ def _progress(user: User, campaign: Campaign) -> tuple[int, int, int]:
 
 
 def _empty(request: HttpRequest, campaign: Campaign, base: str) -> str:
-    user = _user(request)
+    user = user_of(request)
     today, done, wanted = _progress(user, campaign)
     context = {
         "base": base,
