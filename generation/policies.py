@@ -13,6 +13,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from generation import audit
+from generation.diffusion.spec import LORA_FILE
 from generation.models import Policy, Verb
 
 COMPONENTS = (
@@ -27,7 +28,6 @@ COMPONENTS = (
 WITH_WEIGHTS = ("transformer", "vae", "text_encoder", "text_encoder_2")
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
-LORA_FILE = "pytorch_lora_weights.safetensors"
 # FLUX.1's: its VAE has eight pixels per latent, and a token is two latents wide.
 USUAL_MULTIPLE = 16
 
@@ -183,15 +183,27 @@ def inspect(
         card |= _inspect_pipeline(Path(location).expanduser(), skip_transformer=elsewhere)
     else:
         card |= _inspect_hub(location, revision)
-    if elsewhere:
-        place = transformer or location
-        if _is_local(place):
-            _check_weights(Path(place).expanduser() / (subfolder or "transformer"))
-        else:
-            _check_hub_id(place)
+    place, folder = transformer or location, subfolder or "transformer"
+    if _is_local(place):
+        config: Path | None = Path(place).expanduser() / folder / "config.json"
+        if elsewhere:
+            _check_weights(Path(place).expanduser() / folder)
+    else:
+        config = _hub_file(
+            place, f"{folder}/config.json", revision if place == location else "", card
+        )
+    if config is not None and _is_text_to_image(config):
+        card["text_to_image"] = True
     if adapter:
         card |= _inspect_adapter(adapter)
     return card
+
+
+def _is_text_to_image(config: Path) -> bool:
+    """FLUX.1-dev's transformer reads noise alone; Fill's reads the masked picture beside it."""
+    found = _json_of(config, _("No model in %(path)s") % {"path": config.parent})
+    channels = found.get("in_channels")
+    return channels is not None and (found.get("out_channels") or channels) == channels
 
 
 def _is_local(location: str) -> bool:
@@ -250,6 +262,15 @@ def _check_weights(path: Path) -> None:
 
 def _inspect_hub(location: str, revision: str) -> dict[str, Any]:
     """Ask the hub, where it can be reached, whether the pipeline exists and may be read."""
+    card: dict[str, Any] = {}
+    _hub_file(location, "model_index.json", revision, card)
+    vae = _hub_file(location, "vae/config.json", revision, card)
+    return card if vae is None else card | {"size_multiple": _size_multiple(vae.parent.parent)}
+
+
+def _hub_file(location: str, file: str, revision: str, card: dict[str, Any]) -> Path | None:
+    """The file from the hub or its cache. Offline and not downloaded yet it is taken on trust:
+    None, and the card says so; it is checked when it is loaded."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -261,8 +282,7 @@ def _inspect_hub(location: str, revision: str) -> dict[str, Any]:
 
     _check_hub_id(location)
     try:
-        hf_hub_download(location, "model_index.json", revision=revision or None)
-        config = hf_hub_download(location, "vae/config.json", revision=revision or None)
+        return Path(hf_hub_download(location, file, revision=revision or None))
     except GatedRepoError:
         raise PolicyError(
             _(
@@ -282,15 +302,19 @@ def _inspect_hub(location: str, revision: str) -> dict[str, Any]:
             % {"location": location}
         ) from None
     except LocalEntryNotFoundError:
-        # Offline and not downloaded yet: taken on trust, and checked when it is loaded.
-        return {"unchecked": "the hub could not be reached at registration"}
+        card["unchecked"] = "the hub could not be reached at registration"
     except EntryNotFoundError:
+        if file == "model_index.json":
+            raise PolicyError(
+                _("%(location)s is not a pipeline in diffusers' layout.") % {"location": location}
+            ) from None
         raise PolicyError(
-            _("%(location)s is not a pipeline in diffusers' layout.") % {"location": location}
+            _("The hub has no %(location)s, or it is private. Check the name, or set HF_TOKEN.")
+            % {"location": f"{location}/{file}"}
         ) from None
     except OSError:
-        return {"unchecked": "the hub could not be reached at registration"}
-    return {"size_multiple": _size_multiple(Path(config).parent.parent)}
+        card["unchecked"] = "the hub could not be reached at registration"
+    return None
 
 
 def _check_hub_id(location: str) -> None:
@@ -306,9 +330,16 @@ def _check_hub_id(location: str) -> None:
 
 def _inspect_adapter(adapter: str) -> dict[str, Any]:
     if not _is_local(adapter):
-        _check_hub_id("/".join(adapter.split("/")[:2]))
-        return {}
+        owner, *names = adapter.split("/")
+        file = "/".join(names[1:])
+        if not file.endswith(".safetensors"):
+            file = f"{file}/{LORA_FILE}".lstrip("/")
+        card: dict[str, Any] = {}
+        _hub_file("/".join([owner, *names[:1]]), file, "", card)
+        return card
     path = Path(adapter).expanduser()
+    if path.suffix == ".safetensors" and path.is_file():
+        return {}
     if not path.is_dir():
         raise PolicyError(
             _("The adapter's directory %(path)s does not exist. Check the path.") % {"path": path}

@@ -17,13 +17,15 @@ from diffusers import (
     FluxFillPipeline,
     FluxTransformer2DModel,
 )
+from torch import Tensor
 
-from generation.diffusion.spec import PolicySpec
+from generation.diffusion.spec import LORA_FILE, PolicySpec
 
 __all__ = [
     "LONGEST_PROMPT_TOKENS",
     "FillModels",
     "PolicySpec",
+    "adapter_weights",
     "load_adapter",
     "load_models",
     "load_transformer",
@@ -131,23 +133,7 @@ def load_transformer(spec: PolicySpec, *, dtype: torch.dtype) -> FluxTransformer
 
 def load_adapter(transformer: FluxTransformer2DModel, location: str, name: str) -> None:
     """Adds the LoRA at `location` to a transformer as the active adapter `name`."""
-    arguments: dict[str, Any] = {}
-    if not Path(location).is_dir():
-        if Path(location).is_absolute() or len(location.split("/")) < 2:
-            raise FileNotFoundError(
-                f"The adapter directory {location!r} does not exist: check the policy's adapter, "
-                "or leave it empty."
-            )
-        owner, repository, *folders = location.split("/")
-        location = f"{owner}/{repository}"
-        if folders:
-            arguments["subfolder"] = "/".join(folders)
-    try:
-        state, alphas, metadata = FluxFillPipeline.lora_state_dict(
-            location, return_alphas=True, return_lora_metadata=True, **arguments
-        )
-    except (OSError, ValueError) as error:
-        raise FileNotFoundError(f"No LoRA could be read from {location!r}: {error}") from error
+    state, alphas, metadata = _read_adapter(location)
     FluxFillPipeline.load_lora_into_transformer(
         state,
         network_alphas=alphas,
@@ -155,6 +141,66 @@ def load_adapter(transformer: FluxTransformer2DModel, location: str, name: str) 
         adapter_name=name,
         metadata=metadata,
     )
+
+
+def adapter_weights(location: str) -> dict[str, Tensor]:
+    """The LoRA at `location` as `transformer.<module>.lora_A.weight` (r, i) and `.lora_B.weight`
+    (o, r), with its scale (alpha / r) multiplied into B."""
+    state, alphas, metadata = _read_adapter(location)
+    known = {key.removeprefix("transformer."): value for key, value in (metadata or {}).items()}
+    if known.get("use_rslora") or known.get("use_dora"):
+        raise ValueError(f"The LoRA in {location!r} is an rsLoRA or a DoRA, which is not read.")
+    weights: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        module, _, kind = key.rpartition(".lora_")
+        if not module.startswith("transformer."):
+            continue  # of a text encoder, which no policy has a LoRA for
+        if kind == "B.weight":
+            rank = tensor.shape[1]
+            alpha = known.get("lora_alpha", rank)
+            alpha = (known.get("alpha_pattern") or {}).get(
+                module.removeprefix("transformer."), alpha
+            )
+            tensor = tensor * (float((alphas or {}).get(f"{module}.alpha", alpha)) / rank)
+        weights[key] = tensor
+    return weights
+
+
+def _read_adapter(location: str) -> tuple[dict[str, Tensor], Any, Any]:
+    """State, alphas and metadata of a LoRA in any layout that diffusers knows; no pickles."""
+    location, arguments = adapter_place(location)
+    try:
+        state, alphas, metadata = FluxFillPipeline.lora_state_dict(
+            location,
+            return_alphas=True,
+            return_lora_metadata=True,
+            use_safetensors=True,
+            **arguments,
+        )
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(f"No LoRA could be read from {location!r}: {error}") from error
+    return state, alphas, metadata
+
+
+def adapter_place(location: str) -> tuple[str, dict[str, str]]:
+    """Directory, file or hub id of a LoRA, and diffusers' arguments that find it there.
+
+    On the hub it is `owner/repository`, `…/folder` or `…/folder/file.safetensors`; without a file's
+    name it is diffusers' usual one, since diffusers' own guess looks in all folders.
+    """
+    if Path(location).exists():
+        return location, {}
+    if Path(location).is_absolute() or len(location.split("/")) < 2:
+        raise FileNotFoundError(
+            f"The adapter directory {location!r} does not exist: check the policy's adapter, "
+            "or leave it empty."
+        )
+    owner, repository, *folders = location.split("/")
+    name = folders.pop() if location.endswith(".safetensors") else LORA_FILE
+    arguments = {"weight_name": name}
+    if folders:
+        arguments["subfolder"] = "/".join(folders)
+    return f"{owner}/{repository}", arguments
 
 
 def _check_directory(location: str, expected: str, what: str) -> None:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+LORA_FILE = "pytorch_lora_weights.safetensors"  # diffusers' usual name
+
 
 @dataclass(frozen=True)
 class PolicySpec:
@@ -11,4 +13,5 @@ class PolicySpec:
     revision: str | None = None  # of the hub id in `location`
     transformer: str = ""  # other hub id or directory with the transformer, "" = location
     subfolder: str = ""  # the transformer's folder there, "" = "transformer"
-    adapter: str = ""  # directory (or hub id, then maybe /folder) of a LoRA, "" = none
+    # Directory or file of a LoRA, or hub id, then maybe /folder and /file.safetensors; "" = none.
+    adapter: str = ""

@@ -1,11 +1,13 @@
+import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import AutoencoderKL, FluxTransformer2DModel
-from peft import LoraConfig
-from peft.utils import get_peft_model_state_dict
 
 from generation.diffusion.conditions import FillConditions
 from generation.diffusion.generate import Generator
@@ -13,19 +15,18 @@ from generation.diffusion.loading import PolicySpec, load_models
 from generation.diffusion.packing import pack_latents, pack_masks
 from generation.diffusion.sampling import velocity
 from tests.diffusion.test_generate import _request
-from tests.diffusion.tiny import FLUX_FILL_TRANSFORMER, FLUX_VAE, tiny_pipeline
-
-
-def _save_lora(directory: Path, seed: int) -> Path:
-    pipe = tiny_pipeline()
-    torch.manual_seed(seed)
-    config = LoraConfig(r=4, lora_alpha=4, target_modules=["to_q", "to_v"], init_lora_weights=False)
-    pipe.transformer.add_adapter(config, adapter_name="policy")
-    pipe.save_lora_weights(
-        directory,
-        transformer_lora_layers=get_peft_model_state_dict(pipe.transformer, adapter_name="policy"),
-    )
-    return directory
+from tests.diffusion.tiny import (
+    FILL,
+    FLUX_FILL_TRANSFORMER,
+    FLUX_VAE,
+    ONEREWARD,
+    ONEREWARD_TRANSFORMERS,
+    REMOVAL_LORA,
+    put_into_hub_cache,
+    save_tiny_lora,
+    save_tiny_onereward,
+    tiny_pipeline,
+)
 
 
 def _bytes(spec: PolicySpec) -> bytes:
@@ -41,7 +42,7 @@ def test_it_knows_sizes_and_prompt_length_from_the_checkpoint(tiny_policy: Path)
 
 
 def test_it_loads_a_lora_in_diffusers_layout(tiny_policy: Path, tmp_path: Path) -> None:
-    adapter = _save_lora(tmp_path / "adapter", seed=4)
+    adapter = save_tiny_lora(tmp_path / "adapter", ["to_q", "to_v"], seed=4)
     base = _bytes(PolicySpec(location=str(tiny_policy)))
     adapted = PolicySpec(location=str(tiny_policy), adapter=str(adapter))
     assert _bytes(adapted) != base
@@ -56,6 +57,61 @@ def test_it_takes_the_transformer_from_elsewhere(tiny_policy: Path, tmp_path: Pa
     )
     models = load_models(spec)
     assert torch.equal(models.transformer.proj_out.weight, other.proj_out.weight)
+
+
+def test_it_reads_a_lora_from_its_file(tiny_policy: Path, tmp_path: Path) -> None:
+    adapter = save_tiny_lora(tmp_path / "adapter", ["to_q", "to_v"], seed=4)
+    (file,) = adapter.glob("*.safetensors")
+    whole, one = (PolicySpec(str(tiny_policy), adapter=str(place)) for place in (adapter, file))
+    assert _bytes(one) == _bytes(whole)
+
+
+def test_it_never_reads_a_pickled_lora(tiny_policy: Path, tmp_path: Path) -> None:
+    (tmp_path / "adapter").mkdir()
+    torch.save({"x": torch.zeros(1)}, tmp_path / "adapter" / "pytorch_lora_weights.bin")
+    with pytest.raises(FileNotFoundError, match="No LoRA could be read"):
+        load_models(PolicySpec(str(tiny_policy), adapter=str(tmp_path / "adapter")))
+
+
+def test_it_loads_the_released_onereward_weights_by_their_hub_ids(
+    tiny_policy: Path, tmp_path: Path
+) -> None:
+    """In a process of its own, whose hub cache holds tiny weights in the released layout."""
+    released = save_tiny_onereward(tmp_path / "released")
+    put_into_hub_cache(tmp_path / "hub", FILL, tiny_policy)
+    put_into_hub_cache(tmp_path / "hub", ONEREWARD, released)
+    specs = [{"transformer": ONEREWARD, "subfolder": one} for one in ONEREWARD_TRANSFORMERS]
+    specs += [
+        {"adapter": f"{ONEREWARD}/{REMOVAL_LORA}"},
+        {"adapter": f"{ONEREWARD}/{REMOVAL_LORA}/pytorch_lora_weights.safetensors"},
+    ]
+    program = """
+import json, sys
+from generation.diffusion.loading import PolicySpec, load_models
+for spec in json.loads(sys.argv[1]):
+    models = load_models(PolicySpec("black-forest-labs/FLUX.1-Fill-dev", **spec))
+    print(sum(p.double().abs().sum().item() for p in models.transformer.parameters()))
+"""
+    environment = os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    result = subprocess.run(
+        [sys.executable, "-c", program, json.dumps(specs)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    expected = [
+        load_models(PolicySpec(str(tiny_policy), **local)).transformer
+        for local in (
+            *({"transformer": str(released), "subfolder": one} for one in ONEREWARD_TRANSFORMERS),
+            {"adapter": str(released / REMOVAL_LORA)},
+            {"adapter": str(released / REMOVAL_LORA)},
+        )
+    ]
+    sums = [sum(p.double().abs().sum().item() for p in one.parameters()) for one in expected]
+    assert [float(line) for line in result.stdout.split()] == pytest.approx(sums)
+    assert len({round(value, 6) for value in sums}) == 3
 
 
 @pytest.mark.parametrize(

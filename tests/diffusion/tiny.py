@@ -1,5 +1,6 @@
 """Tiny models of the real classes, saved as the libraries save FLUX.1-Fill-dev."""
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -9,6 +10,8 @@ from diffusers import (
     FluxFillPipeline,
     FluxTransformer2DModel,
 )
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
 from PIL import Image
 from transformers import (
     CLIPTextConfig,
@@ -142,3 +145,42 @@ def box_mask(size: int = SIZE) -> Image.Image:
     mask = Image.new("L", (size, size), 0)
     mask.paste(255, (size // 4, size // 4, size // 2 + 4, size // 2 + 4))
     return mask
+
+
+FILL, ONEREWARD = "black-forest-labs/FLUX.1-Fill-dev", "bytedance-research/OneReward"
+ONEREWARD_TRANSFORMERS = (
+    "flux.1-fill-dev-OneReward-transformer",
+    "flux.1-fill-dev-OneRewardDynamic-transformer",
+)
+REMOVAL_LORA = "flux.1-fill-dev-object-removal-lora"
+
+
+def save_tiny_onereward(directory: Path) -> Path:
+    """The folders of the released OneReward repository, with tiny weights."""
+    for seed, folder in enumerate(ONEREWARD_TRANSFORMERS, start=1):
+        tiny_pipeline(seed).transformer.save_pretrained(directory / folder)
+    save_tiny_lora(directory / REMOVAL_LORA, ["to_q", "to_v"], seed=3)
+    return directory
+
+
+def save_tiny_lora(directory: Path, targets: str | list[str], *, seed: int, alpha: int = 2) -> Path:
+    """A LoRA of rank 2 with random weights, as diffusers saves it."""
+    pipe = tiny_pipeline()
+    torch.manual_seed(seed)
+    config = LoraConfig(r=2, lora_alpha=alpha, target_modules=targets, init_lora_weights=False)
+    pipe.transformer.add_adapter(config, adapter_name="policy")
+    pipe.save_lora_weights(
+        directory,
+        transformer_lora_layers=get_peft_model_state_dict(pipe.transformer, adapter_name="policy"),
+        transformer_lora_adapter_metadata=config.to_dict(),
+    )
+    return directory
+
+
+def put_into_hub_cache(cache: Path, repository: str, directory: Path) -> None:
+    """Let huggingface_hub find a directory as the repository's main branch, without a network."""
+    home = cache / f"models--{repository.replace('/', '--')}"
+    commit = "0" * 40
+    shutil.copytree(directory, home / "snapshots" / commit)
+    (home / "refs").mkdir()
+    (home / "refs" / "main").write_text(commit)

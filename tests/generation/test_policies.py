@@ -9,6 +9,14 @@ from django.core.management import CommandError, call_command
 from generation import policies
 from generation.models import Policy
 from generation.policies import PolicyError
+from tests.diffusion.tiny import (
+    FILL,
+    ONEREWARD,
+    ONEREWARD_TRANSFORMERS,
+    REMOVAL_LORA,
+    put_into_hub_cache,
+    save_tiny_onereward,
+)
 from tests.factories import make_policy
 
 pytestmark = pytest.mark.django_db
@@ -134,6 +142,52 @@ def test_the_command_registers_and_activates(
     assert (policy.name, policy.location, policy.max_pixels) == ("base", str(weights), 1024)
     assert "Registered policy “base” (base, active)." in capsys.readouterr().out
     assert json.loads(report.read_text())["location"] == str(weights)
+
+
+@pytest.mark.parametrize("on_the_hub", [False, True])
+def test_the_command_registers_the_released_onereward_weights(
+    on_the_hub: bool, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both transformers and the removal LoRA, each in one command; tiny weights in that layout."""
+    released = save_tiny_onereward(tmp_path / "OneReward")
+    fill, onereward = str(tiny_weights), str(released)
+    if on_the_hub:
+        put_into_hub_cache(tmp_path / "hub", FILL, tiny_weights)
+        put_into_hub_cache(tmp_path / "hub", ONEREWARD, released)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        fill, onereward = FILL, ONEREWARD
+    for folder in ONEREWARD_TRANSFORMERS:
+        call_command("register_policy", fill, transformer=onereward, subfolder=folder)
+    call_command("register_policy", fill, adapter=f"{onereward}/{REMOVAL_LORA}")
+    base = Path(fill).name
+    found = {policy.name: policy for policy in Policy.objects.all()}
+    assert set(found) == {f"{base} + {part}" for part in (*ONEREWARD_TRANSFORMERS, REMOVAL_LORA)}
+    for policy in found.values():
+        assert policy.card == {"size_multiple": 8}
+    assert found[f"{base} + {REMOVAL_LORA}"].adapter == f"{onereward}/{REMOVAL_LORA}"
+    if not on_the_hub:
+        with pytest.raises(CommandError, match="No model in .*OneReward/flux-2"):
+            call_command("register_policy", fill, transformer=onereward, subfolder="flux-2")
+
+
+def test_it_takes_on_trust_what_an_unreachable_hub_may_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    policy = policies.register(
+        name="onereward", location=FILL, transformer=ONEREWARD, subfolder=ONEREWARD_TRANSFORMERS[0]
+    )
+    assert "could not be reached" in policy.card["unchecked"]
+
+
+def test_it_knows_a_transformer_without_the_fill_layout(weights: Path) -> None:
+    config = weights / "transformer" / "config.json"
+    config.write_text(
+        json.dumps(json.loads(config.read_text()) | {"in_channels": 16, "out_channels": None})
+    )
+    assert policies.register(name="dev", location=str(weights)).card["text_to_image"] is True
 
 
 def test_the_command_explains_a_missing_checkpoint(tmp_path: Path) -> None:

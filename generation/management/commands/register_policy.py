@@ -28,7 +28,11 @@ class Command(BaseCommand):
             "--transformer", default="", help="Hub id or directory that holds the transformer."
         )
         parser.add_argument("--subfolder", default="", help="The transformer's folder there.")
-        parser.add_argument("--adapter", default="", help="Directory of a LoRA.")
+        parser.add_argument(
+            "--adapter",
+            default="",
+            help="LoRA: a directory, a .safetensors file, or OWNER/REPOSITORY/FOLDER on the hub.",
+        )
         parser.add_argument("--kind", choices=Policy.Kind.values, default="")
         parser.add_argument("--parent", help="Name of the policy that this one was trained from.")
         parser.add_argument(
@@ -40,13 +44,7 @@ class Command(BaseCommand):
         parser.add_argument("--json", metavar="FILE", help="Write what was registered to FILE.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        location = options["location"]
-        if Path(location).expanduser().is_dir():
-            # Workers run elsewhere than this shell.
-            location = str(Path(location).expanduser().resolve())
-        adapter = options["adapter"]
-        if adapter and Path(adapter).expanduser().is_dir():
-            adapter = str(Path(adapter).expanduser().resolve())
+        location = _place(options["location"])
         try:
             with transaction.atomic():
                 policy = policies.register(
@@ -55,9 +53,9 @@ class Command(BaseCommand):
                     kind=options["kind"],
                     parent=policies.named(options["parent"]) if options["parent"] else None,
                     revision=options["revision"],
-                    transformer=options["transformer"],
+                    transformer=_place(options["transformer"]),
                     subfolder=options["subfolder"],
-                    adapter=adapter,
+                    adapter=_place(options["adapter"]),
                     max_pixels=options["max_pixels"],
                 )
                 if options["activate"]:
@@ -72,6 +70,12 @@ class Command(BaseCommand):
         self.stdout.write(f"Registered policy “{policy}” ({policy.kind}, {policy.state}).")
 
 
+def _place(text: str) -> str:
+    """A hub id as it is, a path in full: workers run elsewhere than this shell."""
+    path = Path(text).expanduser()
+    return str(path.resolve()) if text and path.exists() else text
+
+
 def _name(location: str, options: dict[str, Any]) -> str:
-    parts = [location, options["transformer"] or options["subfolder"], options["adapter"]]
+    parts = [location, options["subfolder"] or options["transformer"], options["adapter"]]
     return " + ".join(part.rstrip("/").split("/")[-1] for part in parts if part)
