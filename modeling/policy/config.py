@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from generation.diffusion.spec import PolicySpec
 
-ALGORITHMS = ("frozen", "dynamic")
+ALGORITHMS = ("frozen", "dynamic", "refl")
 REWARD_FORMS = ("margin", "squared", "probability")
 ORDERS = ("random", "both", "policy_first")
 DTYPES = ("float32", "bfloat16")
@@ -58,7 +58,7 @@ class PolicyConfig:
     sources: str = "sources.jsonl"  # rows of id, task, weight, image, mask, prompt, split, queries
 
     # --- algorithm ---
-    algorithm: str = "frozen"  # frozen: Algorithm 1; dynamic: Algorithm 2, reference = EMA
+    algorithm: str = "frozen"  # frozen: Algorithm 1; dynamic: Algorithm 2, reference = EMA; or refl
     steps: int = 600
     batch_size: int = 16  # sources a step and process
     micro_batch_size: int = 0  # sources whose activations coexist, 0 = the whole batch

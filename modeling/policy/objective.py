@@ -53,6 +53,22 @@ def mean_over_dimensions(values: Tensor, present: Tensor) -> Tensor:
     return (values * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
+def reward_loss(
+    margins: Tensor, present: Tensor, *, cap: float, form: str, scalar: bool = False
+) -> Tensor:
+    """The mean loss, (), of margins (orders, B, D) of which `present` (B, D) exist.
+
+    OneReward: a capped hinge for every dimension, then its mean over the task's dimensions.
+    scalar: one hinge on the mean margin, which is ReFL with one score: a dimension beyond the cap
+    pays for one below it.
+    """
+    if scalar:
+        mean = mean_over_dimensions(margins.mean(0), present)  # (B,)
+        return capped_hinge(mean, cap, form).mean()
+    hinge = capped_hinge(margins, cap, form).mean(0)  # (B, D)
+    return mean_over_dimensions(hinge, present).mean()
+
+
 def straight_through(value: Tensor, carrier: Tensor) -> Tensor:
     """Forward: value. Backward: as if it were the carrier.
 

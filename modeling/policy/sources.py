@@ -55,6 +55,16 @@ class Batch:
             conditions=self.conditions[part],
         )
 
+    def pick(self, indices: Sequence[int]) -> Batch:
+        """Some rows, by their places."""
+        places = list(indices)
+        return Batch(
+            rows=[self.rows[place] for place in places],
+            images=self.images[places],
+            masks=self.masks[places],
+            conditions=self.conditions[places],
+        )
+
 
 def read_rows(path: Path) -> list[Row]:
     """Rows with at least one query. Paths may be relative to the file."""

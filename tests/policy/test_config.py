@@ -26,7 +26,7 @@ def test_it_reads_nested_values() -> None:
         ({"anchor_wieght": 1.0}, "Did you mean 'anchor_weight'"),
         ({"monitor": {"max_drfit": 1.0}}, "Did you mean 'max_drift'"),
         ({"policy": {}}, "'location' is missing"),
-        ({"algorithm": "ppo"}, "algorithm must be one of frozen, dynamic, got 'ppo'"),
+        ({"algorithm": "ppo"}, "algorithm must be one of frozen, dynamic, refl.*got 'ppo'"),
         ({"cap": 1.0}, "cap must be at least 0.5 and below 1, got 1.0"),
         ({"lr": 0}, "lr must be above 0"),
         ({"steps": 0}, "steps must be 1 or more"),

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from modeling.policy.objective import (
     anchor_loss,
     capped_hinge,
     mean_over_dimensions,
+    reward_loss,
     source_chances,
     straight_through,
     task_probabilities,
@@ -67,6 +69,20 @@ def test_it_averages_over_the_dimensions_a_task_has() -> None:
     values = tensor([[4.0, 2.0], [4.0, 99.0]])
     present = tensor([[True, True], [True, False]])
     assert mean_over_dimensions(values, present).tolist() == [3.0, 4.0]
+
+
+def test_refl_lets_a_good_dimension_pay_for_a_bad_one() -> None:
+    """Margins 3 and -3 with the hinge ending at 0: hinges 0 and 3, mean 1.5; the hinge of their
+    mean, 0, is 0. A second order of -1 and -1: hinges 1 and 1, so (1.5 + 1) / 2 = 1.25; the mean of
+    all margins is -0.5, its hinge 0.5."""
+    margins = tensor([[[3.0, -3.0]]])
+    present = tensor([[True, True]])
+    how: Any = {"cap": 0.5, "form": "margin"}
+    assert reward_loss(margins, present, **how).item() == 1.5
+    assert reward_loss(margins, present, scalar=True, **how).item() == 0.0
+    both = torch.cat([margins, tensor([[[-1.0, -1.0]]])])
+    assert reward_loss(both, present, **how).item() == 1.25
+    assert reward_loss(both, present, scalar=True, **how).item() == 0.5
 
 
 def test_it_scores_the_value_and_differentiates_the_carrier() -> None:

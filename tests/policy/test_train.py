@@ -19,8 +19,8 @@ from tests.policy.tiny import launched, make_run, trainer
 LORA = "adapter/pytorch_lora_weights.safetensors"
 
 
-@pytest.mark.parametrize("algorithm", ["frozen", "dynamic"])
-def test_it_runs_both_algorithms(
+@pytest.mark.parametrize("algorithm", ["frozen", "dynamic", "refl"])
+def test_it_descends_on_the_rewards_gradient(
     tmp_path: Path, policy_dir: Path, reward_dir: Path, algorithm: str
 ) -> None:
     run = make_run(tmp_path / "run", policy_dir, reward_dir, algorithm=algorithm)
@@ -32,10 +32,12 @@ def test_it_runs_both_algorithms(
     assert rows[0]["anchor"] == 0  # the policy starts as its parent
     assert rows[-1]["anchor"] > 0
     assert 0 < rows[0]["adapter_norm"] < rows[-1]["adapter_norm"]
-    # References are made once for Algorithm 1, anew at each step for Algorithm 2.
+    # The frozen parent's references are made once, two of each source or one for ReFL's scalar
+    # score; the EMA's anew at each step.
     made = [row["references_made"] for row in rows]
-    assert sum(made) <= 10 if algorithm == "frozen" else min(made) >= 1
-    assert any((run / "references").iterdir()) == (algorithm == "frozen")
+    most = {"frozen": 10, "refl": 5}
+    assert sum(made) <= most[algorithm] if algorithm in most else min(made) >= 1
+    assert any((run / "references").iterdir()) == (algorithm in most)
     assert result["output"] == "adapter"
     card = json.loads((run / "card.json").read_text())
     assert card["config"]["algorithm"] == algorithm

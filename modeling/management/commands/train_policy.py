@@ -7,6 +7,7 @@ from generation.ownership import JobState
 from generation.sources import SourceError, tags_from
 from modeling import options, progress_line, runs
 from modeling.models import TrainingRun
+from modeling.policy.config import ALGORITHMS
 
 
 class Command(BaseCommand):
@@ -15,9 +16,10 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
             "--algorithm",
-            choices=["frozen", "dynamic"],
+            choices=ALGORITHMS,
             help="frozen: the reference is the parent (Algorithm 1); dynamic: it is the moving "
-            "average of the policy (Algorithm 2). Default: frozen.",
+            "average of the policy (Algorithm 2); refl: ReFL with one scalar score. Default: "
+            "frozen.",
         )
         parser.add_argument("--parent", help="Start from this policy (default: the active one).")
         parser.add_argument("--reward", help="Rewarded by this model (default: the active one).")

@@ -1,0 +1,34 @@
+"""What a killed policy training goes on from; the rest follows from (seed, step, rank)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from modeling.policy.trainer import Trainer
+
+
+def save_checkpoint(trainer: Trainer, path: Path) -> None:
+    save_file(trainer.roles.state(), path / "roles.safetensors")
+    torch.save(trainer.optimizer.state_dict(), path / "optimizer.pt")
+    torch.save(trainer.objective.state(), path / "objective.pt")
+    (path / "alarm.json").write_text(json.dumps(trainer.watch.alarm.state()))
+
+
+def resume(trainer: Trainer) -> int:
+    """Load the newest checkpoint; the step that it ends."""
+    found = trainer.run.latest_checkpoint()
+    step = 0
+    if found is not None:
+        step, path = found
+        trainer.roles.load_state(load_file(path / "roles.safetensors"))
+        trainer.optimizer.load_state_dict(torch.load(path / "optimizer.pt", weights_only=True))
+        trainer.objective.load_state(torch.load(path / "objective.pt", weights_only=True))
+        trainer.watch.alarm.load_state(json.loads((path / "alarm.json").read_text()))
+    if trainer.accelerator.is_main_process:
+        trainer.run.drop_metrics_after(step)
+        trainer.run.progress(step, trainer.config.steps, "resumed" if step else "started")
+    return step

@@ -1,0 +1,60 @@
+"""What a finished policy training leaves: the EMA, its card and the result."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from modeling.policy.trainer import Trainer
+
+TAIL = 20  # steps at the end whose means are the result
+RESULTS = ("loss", "reward", "margin", "accuracy")
+
+
+def finish(trainer: Trainer) -> dict[str, Any]:
+    """Write the EMA, the card and the result."""
+    config, run, roles = trainer.config, trainer.run, trainer.roles
+    temporary = run.path / f".{roles.output}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    roles.save(temporary)
+    shutil.rmtree(run.path / roles.output, ignore_errors=True)
+    temporary.rename(run.path / roles.output)
+    rows = run.metrics()
+    checks = [row for row in rows if "monitor" in row]
+    tail = rows[-TAIL:]
+    means = {key: sum(row[key] for row in tail) / len(tail) for key in RESULTS if key in tail[-1]}
+    result: dict[str, Any] = {
+        "step": config.steps,
+        "output": roles.output,
+        **means,
+        "monitor": checks[-1]["monitor"] if checks else {},
+        "seconds": sum(row["seconds"] for row in rows),
+        "alarm": next((row["alarm"] for row in rows if "alarm" in row), ""),
+    }
+    card = {
+        "kind": "policy",
+        "base": dataclasses.asdict(config.policy),
+        "parent": config.policy.adapter or config.policy.transformer or config.policy.location,
+        "reward": dataclasses.asdict(config.reward),
+        "config": dataclasses.asdict(config),
+        "code_version": code_version(),
+        "libraries": {name: version(name) for name in ("torch", "diffusers", "peft")},
+        "metrics": result,
+    }
+    run.write("card.json", card)
+    run.write("result.json", result)
+    run.progress(config.steps, config.steps, "finished")
+    return result
+
+
+def code_version() -> str:
+    """The commit of the code, "" outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
