@@ -40,16 +40,17 @@ class Judge:
         import torch
 
         from generation.diffusion.generate import image_tensor, mask_tensor
-        from modeling.reward.scoring import margins
-        from modeling.reward.view import reward_view
+        from modeling.reward.scoring import both_orders
+        from modeling.reward.view import reward_context, reward_view
 
         pictures = torch.cat([image_tensor(first), image_tensor(second)])  # (2, 3, H, W)
         sources = image_tensor(source).expand_as(pictures)
         masks = mask_tensor(mask).expand(2, -1, -1, -1)
         with torch.no_grad():
-            views = reward_view(pictures, sources, masks, self.vlm.view).to(self.vlm.device)
-            both = margins(self.vlm, views, views.flip(0), [queries, queries])  # (2, D)
-        return [float(value) for value in ((both[0] - both[1]) / 2).cpu()]
+            views = reward_view(pictures, sources, masks, self.vlm.view)
+            context = reward_context(sources[:1], masks[:1], self.vlm.view)
+            asked = both_orders(self.vlm, views[:1], views[1:], [queries], context)
+        return [float(value) for value in asked.margin[0].cpu()]
 
     def rank(
         self,
@@ -63,13 +64,14 @@ class Judge:
 
         from generation.diffusion.generate import image_tensor, mask_tensor
         from modeling.reward.rerank import rerank
-        from modeling.reward.view import reward_view
+        from modeling.reward.view import reward_context, reward_view
 
         stack = torch.cat([image_tensor(picture) for picture in pictures])  # (N, 3, H, W)
         sources = image_tensor(source).expand_as(stack)
         masks = mask_tensor(mask).expand(len(stack), -1, -1, -1)
         views = reward_view(stack, sources, masks, self.vlm.view)
-        order, scores = rerank(self.vlm, views, list(queries.values()))
+        context = reward_context(sources[:1], masks[:1], self.vlm.view)
+        order, scores = rerank(self.vlm, views, list(queries.values()), context)
         return [
             {
                 "index": index,

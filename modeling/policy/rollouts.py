@@ -25,7 +25,7 @@ from modeling.policy.config import PolicyConfig
 from modeling.policy.objective import mean_over_dimensions, toward_policy
 from modeling.policy.sources import Batch
 from modeling.reward.scoring import margins
-from modeling.reward.view import reward_view
+from modeling.reward.view import reward_context, reward_view
 from modeling.reward.vlm import RewardVLM
 
 SEED_LIMIT = 2**62
@@ -112,12 +112,13 @@ def score(
     """
     view = reward_view(images, batch.images, batch.masks, vlm.view)
     other = reward_view(references.to(images.device), batch.images, batch.masks, vlm.view)
+    context = reward_context(batch.images, batch.masks, vlm.view)
     queries = [list(row.queries.values()) for row in batch.rows]
     found = []
     for first in policy_first:
         place = first.to(images.device).view(-1, 1, 1, 1)
         asked = margins(
-            vlm, torch.where(place, view, other), torch.where(place, other, view), queries
+            vlm, torch.where(place, view, other), torch.where(place, other, view), queries, context
         )
         found.append(toward_policy(asked, first.to(asked.device)))
     lengths = torch.tensor([len(row) for row in queries], device=found[0].device)

@@ -27,7 +27,7 @@ from PIL import Image
 from torch import Tensor
 
 from modeling.reward.query import render_query
-from modeling.reward.view import ViewConfig, reward_view
+from modeling.reward.view import ViewConfig, reward_context, reward_view
 from modeling.rundir import RunError
 
 COLUMNS = [
@@ -367,13 +367,30 @@ class Pictures:
         areas = torch.from_numpy((np.stack(masks) > 127).astype(np.float32))[:, None]
         return reward_view(pictures, originals, areas, self.view)
 
+    def contexts(self, pairs: Sequence[Pair], size: tuple[int, int]) -> Tensor | None:
+        """(pairs, 3, H, W), what both pictures of each pair were made from; None without."""
+        if not self.view.context:
+            return None
+        sources, masks = [], []
+        for pair in pairs:
+            one, other = pair.first, pair.second
+            # Two sources share nothing, and all is edited where there is none: a grey picture.
+            known = one.source and one.mask and (one.source, one.mask) == (other.source, other.mask)
+            white = np.full((*size, 3), 255, np.uint8)
+            sources.append(self._decoded(one.source, "RGB", *size) if known else white)
+            masks.append(self._decoded(one.mask, "L", *size) if known else white[..., 0])
+        originals = torch.from_numpy(np.stack(sources)).permute(0, 3, 1, 2).float() / 255
+        areas = torch.from_numpy((np.stack(masks) > 127).astype(np.float32))[:, None]
+        return reward_context(originals, areas, self.view)
+
 
 @dataclass
 class Batch:
     """Both orders of every pair: order 2i shows pair i as it is, 2i + 1 the other way round."""
 
     images: Tensor  # (N, 3, H, W)
-    orders: list[tuple[int, int]]  # B
+    # B rows (first, second) of indices into `images`, with the context before them if shown.
+    orders: list[tuple[int, ...]]
     queries: list[list[str]]  # B rows of D
     target: Tensor  # (B, D), 0 where a row is shorter
     weight: Tensor  # (B, D), 0 where a row is shorter
@@ -387,7 +404,8 @@ def make_batch(pairs: Sequence[Pair], pictures: Pictures) -> Batch:
     width = max(len(pair.questions) for pair in pairs)
     target = torch.zeros(2 * len(pairs), width)
     weight = torch.zeros(2 * len(pairs), width)
-    orders, queries = [], []
+    orders: list[tuple[int, ...]] = []
+    queries = []
     for i, pair in enumerate(pairs):
         a, b = places[pair.first], places[pair.second]
         orders += [(a, b), (b, a)]
@@ -395,7 +413,12 @@ def make_batch(pairs: Sequence[Pair], pictures: Pictures) -> Batch:
         for d, question in enumerate(pair.questions):
             target[2 * i, d], target[2 * i + 1, d] = question.target, 1 - question.target
             weight[2 * i : 2 * i + 2, d] = question.weight / 2
-    return Batch(pictures.views(list(places), pairs[0].size), orders, queries, target, weight)
+    images = pictures.views(list(places), pairs[0].size)
+    contexts = pictures.contexts(pairs, pairs[0].size)
+    if contexts is not None:
+        orders = [(len(places) + row // 2, *order) for row, order in enumerate(orders)]
+        images = torch.cat([images, contexts])
+    return Batch(images, orders, queries, target, weight)
 
 
 def shard(pairs: list[Pair], index: int, count: int) -> list[Pair]:

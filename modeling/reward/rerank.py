@@ -12,8 +12,13 @@ PAIRS_PER_BATCH = 32
 
 
 @torch.no_grad()
-def rerank(vlm: RewardVLM, views: Tensor, queries: list[str]) -> tuple[list[int], Tensor]:
+def rerank(
+    vlm: RewardVLM, views: Tensor, queries: list[str], context: Tensor | None = None
+) -> tuple[list[int], Tensor]:
     """Rank (N, 3, H, W) reward views of one source by the rendered queries of its dimensions.
+
+    Args:
+        context: (1, 3, H, W) from `reward_context`, for a model whose view shows one; else None.
 
     Returns:
         the indices from best to worst, and scores (N, D): each picture's mean margin over the
@@ -23,10 +28,13 @@ def rerank(vlm: RewardVLM, views: Tensor, queries: list[str]) -> tuple[list[int]
     if count < 2:
         return list(range(count)), torch.zeros(count, len(queries))
     pairs = [(i, j) for i in range(count) for j in range(count) if i != j]
+    images, before = views.to(vlm.device), tuple[int, ...]()
+    if context is not None:
+        images, before = torch.cat([images, context.to(images)]), (count,)
     rows = []
     for start in range(0, len(pairs), PAIRS_PER_BATCH):
-        part = pairs[start : start + PAIRS_PER_BATCH]
-        logits = answer_logits(vlm, views.to(vlm.device), part, [queries] * len(part))
+        part = [(*before, *pair) for pair in pairs[start : start + PAIRS_PER_BATCH]]
+        logits = answer_logits(vlm, images, part, [queries] * len(part))
         rows.append(margins_of(vlm, logits).float().cpu())
     margins = torch.zeros(count, count, len(queries))
     for (i, j), margin in zip(pairs, torch.cat(rows), strict=True):

@@ -18,36 +18,48 @@ prefix, L = P + all suffixes, T tokens of an image, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from modeling.reward.preprocess import to_patches
-from modeling.reward.vision import attention_arguments
+from modeling.reward.encoding import Encoded, encode_images
+from modeling.reward.template import pictures_shown, prefix_ids, suffix_ids
 from modeling.reward.vlm import RewardVLM
 
 PADDING = -1
 PREFIX = 0
 
 
-def margins(vlm: RewardVLM, first: Tensor, second: Tensor, queries: list[list[str]]) -> Tensor:
+def margins(
+    vlm: RewardVLM,
+    first: Tensor,
+    second: Tensor,
+    queries: list[list[str]],
+    context: Tensor | None = None,
+) -> Tensor:
     """Logit margins that the first image is the better one; differentiable in both images.
 
     Args:
         first, second: (B, 3, H, W) reward views in [0, 1], all of one size.
         queries: D rendered queries for each pair; rows may differ in length.
+        context: (B, 3, H, W) from `reward_context`, for a model whose view shows one; else None.
 
     Returns:
         (B, D) float32 or wider, divided by the model's temperature, so that P(first is better) =
         sigmoid(margin). Missing entries of shorter rows are 0.
     """
-    images = _interleave(first, second)
-    pairs = [(2 * b, 2 * b + 1) for b in range(len(queries))]
-    if 2 * len(pairs) != len(images):
-        raise ValueError(f"{len(images)} images are two a pair for {len(queries)} rows of queries.")
-    return margins_of(vlm, answer_logits(vlm, images, pairs, queries))
+    shown = [first, second] if context is None else [context, first, second]
+    rows = [tuple(range(len(shown) * b, len(shown) * (b + 1))) for b in range(len(queries))]
+    images = interleave(shown)
+    if len(rows) * len(shown) != len(images):
+        raise ValueError(
+            f"{len(images) // len(shown)} pairs of images were given for {len(queries)} rows of "
+            "queries."
+        )
+    return margins_of(vlm, answer_logits(vlm, images, rows, queries))
 
 
 def margins_of(vlm: RewardVLM, logits: Tensor) -> Tensor:
@@ -58,21 +70,52 @@ def margins_of(vlm: RewardVLM, logits: Tensor) -> Tensor:
     return (wide[..., 0] - wide[..., 1]) / vlm.temperature
 
 
-def answer_logits(
-    vlm: RewardVLM, images: Tensor, pairs: list[tuple[int, int]], queries: list[list[str]]
-) -> Tensor:
-    """Logits (B, D, V) of the answer's token for pairs (first, second) of indices into `images`.
+@dataclass(frozen=True)
+class BothOrders:
+    """A pair asked in either order."""
 
-    Each of the (N, 3, H, W) images goes through the vision tower once, in however many pairs and
+    # (B, D) margin that the first image is better, mean of both orders: swapping negates it.
+    margin: Tensor
+    # (B, D) what merely standing first is worth: asked in the order given alone, a pair gets
+    # margin + bias. 0 for a model without positional bias.
+    bias: Tensor
+
+
+def both_orders(
+    vlm: RewardVLM,
+    first: Tensor,
+    second: Tensor,
+    queries: list[list[str]],
+    context: Tensor | None = None,
+) -> BothOrders:
+    """`margins` in both orders; every image goes through the vision tower once."""
+    shown = [first, second] if context is None else [context, first, second]
+    count, each = len(queries), len(shown)
+    rows = [tuple(range(each * b, each * (b + 1))) for b in range(count)]
+    turned = [(*row[:-2], row[-1], row[-2]) for row in rows]
+    logits = answer_logits(vlm, interleave(shown), rows + turned, queries * 2)
+    forth, back = margins_of(vlm, logits).split(count)
+    return BothOrders(margin=(forth - back) / 2, bias=(forth + back) / 2)
+
+
+def answer_logits(
+    vlm: RewardVLM, images: Tensor, shown: Sequence[tuple[int, ...]], queries: list[list[str]]
+) -> Tensor:
+    """Logits (B, D, V) of the answer's token for rows of indices into `images`.
+
+    A row is (first, second), or (context, first, second) for a model whose view shows a context.
+    Each of the (N, 3, H, W) images goes through the vision tower once, in however many rows and
     in whichever order it is shown.
     """
+    if any(len(row) != pictures_shown(vlm) for row in shown):
+        raise ValueError(
+            f"With view.context = {vlm.view.context:g} this reward model reads "
+            f"{pictures_shown(vlm)} images a question, but was given {len(shown[0])}."
+        )
     suffixes = [[suffix_ids(vlm, query) for query in row] for row in queries]
     keep = [[[len(ids) - 1] for ids in row] for row in suffixes]
-    encoded, grid = encode_images(vlm, images)
-    order = [index for pair in pairs for index in pair]
-    features: Any = encoded.pooler_output
-    shown = BaseModelOutputWithPooling(pooler_output=[features[i] for i in order])  # type: ignore[arg-type]
-    return _logits_at(vlm, shown, grid[order], suffixes, keep)[:, :, 0]
+    encoded = encode_images(vlm, images).pick([index for row in shown for index in row])
+    return _logits_at(vlm, encoded, suffixes, keep)[:, :, 0]
 
 
 def packed_forward(
@@ -82,86 +125,18 @@ def packed_forward(
 
     `suffix_token_ids` holds D token lists for each pair, e.g. from `suffix_ids`.
     """
-    encoded, grid = encode_images(vlm, _interleave(first, second))
-    return packed_logits(vlm, encoded, grid, suffix_token_ids)
-
-
-def packed_logits(
-    vlm: RewardVLM,
-    encoded: BaseModelOutputWithPooling,
-    grid: Tensor,
-    suffix_token_ids: list[list[list[int]]],
-) -> Tensor:
-    """`packed_forward` from encoded images, in the order first, second, first, ..."""
+    encoded = encode_images(vlm, interleave([first, second]))
     keep = [[list(range(len(ids))) for ids in row] for row in suffix_token_ids]
-    return _logits_at(vlm, encoded, grid, suffix_token_ids, keep)
+    return _logits_at(vlm, encoded, suffix_token_ids, keep)
 
 
-def encode_images(vlm: RewardVLM, images: Tensor) -> tuple[BaseModelOutputWithPooling, Tensor]:
-    """Run the vision tower on (N, 3, H, W) images in [0, 1].
-
-    Returns:
-        the tower's output, whose `pooler_output` is a sequence of N tensors (T, hidden), and
-        grid_thw (N, 3). To reuse stored tokens, build
-        `BaseModelOutputWithPooling(pooler_output=list_of_tensors)`.
-    """
-    pixel_values, grid = to_patches(images.to(vlm.device), vlm.layout)
-    output: BaseModelOutputWithPooling = vlm.core.get_image_features(
-        pixel_values.to(vlm.dtype),
-        grid,
-        return_dict=True,
-        **attention_arguments(vlm.core, grid),
-    )
-    if getattr(output, "deepstack_features", None) is not None:
-        raise ValueError(
-            f"{type(vlm.core).__name__} feeds pictures into several layers of its language model; "
-            "models of the Qwen2-VL and Qwen2.5-VL families are supported."
-        )
-    return output, grid
-
-
-def suffix_ids(vlm: RewardVLM, query: str) -> list[int]:
-    """Tokens behind the images: the query, the end of the user's turn, the answer's start."""
-    if query not in vlm.suffixes:
-        vlm.suffixes[query] = _split(vlm, query)[1]
-    return vlm.suffixes[query]
-
-
-def prefix_ids(vlm: RewardVLM, grid: Tensor) -> list[int]:
-    """Tokens up to the images' end, each placeholder repeated for every token of its image."""
-    image_token = vlm.core.config.image_token_id
-    counts = iter((grid.prod(-1) // vlm.layout.merge_size**2).tolist())
-    ids: list[int] = []
-    for token in _split(vlm, "")[0]:
-        ids += [token] * next(counts) if token == image_token else [token]
-    return ids
-
-
-def _split(vlm: RewardVLM, query: str) -> tuple[list[int], list[int]]:
-    content = [{"type": "image"}, {"type": "image"}, {"type": "text", "text": query}]
-    text = vlm.tokenizer.apply_chat_template(
-        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-    )
-    ids: list[int] = vlm.tokenizer.encode(text, add_special_tokens=False)
-    config = vlm.core.config
-    if ids.count(config.image_token_id) != 2:
-        raise ValueError(
-            "The tokenizer's chat template must place one image token for each of the two images; "
-            f"it gave {ids.count(config.image_token_id)}."
-        )
-    end = len(ids) - ids[::-1].index(config.image_token_id)
-    if end < len(ids) and ids[end] == getattr(config, "vision_end_token_id", None):
-        end += 1
-    return ids[:end], ids[end:]
-
-
-def _interleave(first: Tensor, second: Tensor) -> Tensor:
-    if first.shape != second.shape:
-        raise ValueError(
-            f"The two images of a pair must share one size, got {tuple(first.shape)} and "
-            f"{tuple(second.shape)}."
-        )
-    return torch.stack([first, second], 1).flatten(0, 1)  # (2B, 3, H, W)
+def interleave(shown: Sequence[Tensor]) -> Tensor:
+    """Stacks of images (B, 3, H, W) as (B * stacks, 3, H, W), row by row."""
+    sizes = {tuple(images.shape) for images in shown}
+    if len(sizes) > 1:
+        found = " and ".join(str(size) for size in sorted(sizes))
+        raise ValueError(f"The images of a pair must share one size, got {found}.")
+    return torch.stack(list(shown), 1).flatten(0, 1)
 
 
 def can_pack(model: Any) -> bool:
@@ -173,19 +148,26 @@ def can_pack(model: Any) -> bool:
 
 def _logits_at(
     vlm: RewardVLM,
-    encoded: BaseModelOutputWithPooling,
-    grid: Tensor,
+    encoded: Encoded,
     suffixes: list[list[list[int]]],
     keep: list[list[list[int]]],
 ) -> Tensor:
     """Logits (B, D, K, V) at the positions `keep` of each suffix."""
-    pairs = len(suffixes)
-    if 2 * pairs != len(grid):
-        raise ValueError(f"{len(grid)} images were given for {pairs} pairs; two a pair are needed.")
+    rows, grid, each = len(suffixes), encoded.grid, pictures_shown(vlm)
+    if each * rows != len(grid):
+        raise ValueError(f"{len(grid)} images were given for {rows} rows of {each} a question.")
     if not torch.equal(grid, grid[:1].expand_as(grid)):
         raise ValueError("All images of one batch must have one size; batch them by size.")
-    forward = _forward_packed if can_pack(vlm.core) else _forward_separate
-    flat = forward(vlm, encoded, grid, suffixes, keep)  # (all kept positions, V), row by row
+    if can_pack(vlm.core):
+        packed = pack(vlm, grid[:each], suffixes, keep)
+        flat = forward_packed(vlm, encoded, packed)
+    else:
+        flat = _forward_separate(vlm, encoded, suffixes, keep)
+    return spread(flat, keep)
+
+
+def spread(flat: Tensor, keep: list[list[list[int]]]) -> Tensor:
+    """(all kept positions, V), row by row, to (B, D, K, V) with zeros where a row is shorter."""
     questions = max(len(row) for row in keep)
     width = max(len(positions) for row in keep for positions in row)
     where = [
@@ -194,27 +176,47 @@ def _logits_at(
         for d, positions in enumerate(row)
         for k in range(len(positions))
     ]
-    out = flat.new_zeros(pairs, questions, width, flat.shape[-1])
+    out = flat.new_zeros(len(keep), questions, width, flat.shape[-1])
     return out.index_put(tuple(torch.tensor(where, device=flat.device).T), flat)
 
 
-def _forward_packed(
+@dataclass(frozen=True)
+class Packed:
+    """B prefixes with their suffixes as one sequence each, of L tokens."""
+
+    tokens: Tensor  # (B, L)
+    mask: Tensor  # (B, 1, L, seen tokens), True where attention may look
+    positions: Tensor  # (3, B, L) multimodal rotary positions
+    kept: Tensor  # (B, L), True where logits are wanted
+
+    def after(self, start: int) -> Packed:
+        """Only the tokens from `start` on; those before are seen through a key-value cache."""
+        return Packed(
+            tokens=self.tokens[:, start:],
+            mask=self.mask[:, :, start:],
+            positions=self.positions[..., start:],
+            kept=self.kept[:, start:],
+        )
+
+
+def pack(
     vlm: RewardVLM,
-    encoded: BaseModelOutputWithPooling,
     grid: Tensor,
     suffixes: list[list[list[int]]],
     keep: list[list[list[int]]],
-) -> Tensor:
-    prefix, start = _prefix(vlm, grid)
+) -> Packed:
+    """Lay out rows of suffixes behind the prefix of images with this grid_thw (2 or 3, 3)."""
+    prefix, start = prefix_positions(vlm, grid)
     length = len(prefix) + max(sum(len(ids) for ids in row) for row in suffixes)
     filler = suffixes[0][0][0]
-    tokens, segments, positions, kept = [], [], [], []
-    for row, wanted in zip(suffixes, keep, strict=True):
+    device = vlm.device
+    kept = torch.zeros(len(suffixes), length, dtype=torch.bool, device=device)
+    tokens, segments, positions = [], [], []
+    for b, (row, wanted) in enumerate(zip(suffixes, keep, strict=True)):
         ids, segment = list(prefix), [PREFIX] * len(prefix)
         text: list[int] = []
-        at: list[int] = []
         for number, (suffix, places) in enumerate(zip(row, wanted, strict=True), start=1):
-            at += [len(ids) + place for place in places]
+            kept[b, [len(ids) + place for place in places]] = True
             ids += suffix
             segment += [number] * len(suffix)
             text += range(len(suffix))
@@ -222,8 +224,6 @@ def _forward_packed(
         tokens.append(ids + [filler] * padding)
         segments.append(segment + [PADDING] * padding)
         positions.append(text + [0] * padding)
-        kept.append(at)
-    device = vlm.device
     segment_of = torch.tensor(segments, device=device)  # (B, L)
     seen, own = segment_of[:, None, :], segment_of[:, :, None]
     causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()
@@ -232,19 +232,28 @@ def _forward_packed(
     position_ids = torch.cat(
         [start.expand(-1, len(tokens), -1), behind.expand(3, -1, -1)], -1
     )  # (3, B, L)
-    return _call(vlm, encoded, torch.tensor(tokens, device=device), mask, position_ids, kept)
+    return Packed(torch.tensor(tokens, device=device), mask, position_ids, kept)
+
+
+def forward_packed(vlm: RewardVLM, encoded: Encoded, packed: Packed, past: Any = None) -> Tensor:
+    """Logits (all kept positions, V), row by row; `past` is a key-value cache of earlier tokens."""
+    mask = packed.mask
+    if vlm.core.config.get_text_config()._attn_implementation == "eager":
+        # Eager attention adds its mask to the scores; a boolean would be added as 0 and 1.
+        lowest = torch.finfo(vlm.dtype).min
+        mask = torch.zeros_like(mask, dtype=vlm.dtype).masked_fill(~mask, lowest)
+    return _call(vlm, encoded, packed.tokens, mask, packed.positions, packed.kept, past)
 
 
 def _forward_separate(
     vlm: RewardVLM,
-    encoded: BaseModelOutputWithPooling,
-    grid: Tensor,
+    encoded: Encoded,
     suffixes: list[list[list[int]]],
     keep: list[list[list[int]]],
 ) -> Tensor:
-    prefix, start = _prefix(vlm, grid)
+    each = pictures_shown(vlm)
+    prefix, start = prefix_positions(vlm, encoded.grid[:each])
     flat = [ids for row in suffixes for ids in row]
-    kept = [[len(prefix) + place for place in places] for row in keep for places in row]
     longest = max(len(ids) for ids in flat)
     filler = flat[0][0]
     device = vlm.device
@@ -255,54 +264,47 @@ def _forward_separate(
     mask = torch.arange(tokens.shape[1], device=device) < lengths[:, None]
     behind = torch.arange(longest, device=device) + int(start.max()) + 1
     position_ids = torch.cat([start, behind.expand(3, 1, -1)], -1).expand(-1, len(flat), -1)
-    features: Any = encoded.pooler_output
+    kept = torch.zeros_like(mask)
+    for number, places in enumerate(places for row in keep for places in row):
+        kept[number, [len(prefix) + place for place in places]] = True
     repeated = [
-        feature
+        index
         for b, row in enumerate(suffixes)
         for _ in row
-        for feature in (features[2 * b], features[2 * b + 1])
+        for index in range(each * b, each * (b + 1))
     ]
-    output = BaseModelOutputWithPooling(pooler_output=repeated)  # type: ignore[arg-type]
-    return _call(vlm, output, tokens, mask.long(), position_ids, kept)
+    return _call(vlm, encoded.pick(repeated), tokens, mask.long(), position_ids, kept)
 
 
-def _prefix(vlm: RewardVLM, grid: Tensor) -> tuple[list[int], Tensor]:
+def prefix_positions(vlm: RewardVLM, grid: Tensor) -> tuple[list[int], Tensor]:
     """Prefix tokens and their multimodal rotary positions (3, 1, P), by the model's own rule."""
-    ids = prefix_ids(vlm, grid[:2])
+    ids = prefix_ids(vlm, grid)
     tokens = torch.tensor([ids], device=vlm.device)
     types = (tokens == vlm.core.config.image_token_id).int()
     positions, _ = vlm.core.model.get_rope_index(
-        tokens, mm_token_type_ids=types, image_grid_thw=grid[:2]
+        tokens, mm_token_type_ids=types, image_grid_thw=grid
     )
     return ids, positions
 
 
 def _call(
     vlm: RewardVLM,
-    encoded: BaseModelOutputWithPooling,
+    encoded: Encoded,
     tokens: Tensor,
     mask: Tensor,
     position_ids: Tensor,
-    kept: list[list[int]],
+    kept: Tensor,
+    past: Any = None,
 ) -> Tensor:
-    attention: Any = mask
-    if mask.ndim == 4:
-        if vlm.core.config.get_text_config()._attn_implementation == "eager":
-            # Eager attention adds its mask to the scores; a boolean would be added as 0 and 1.
-            lowest = torch.finfo(vlm.dtype).min
-            mask = torch.zeros_like(mask, dtype=vlm.dtype).masked_fill(~mask, lowest)
-        attention = {"full_attention": mask}
-    wanted = torch.zeros(tokens.shape, dtype=torch.bool, device=tokens.device)
-    for row, places in enumerate(kept):
-        wanted[row, places] = True
     output = vlm.model(
         input_ids=tokens,
         position_ids=position_ids,
-        attention_mask=attention,
-        mm_encoder_outputs={"image": encoded},
+        attention_mask=mask,
+        past_key_values=past,
+        mm_encoder_outputs={"image": encoded.output()},
         use_cache=False,
         # Only these positions go through the vocabulary's matrix: (number of True, V).
-        logits_to_keep=wanted,
+        logits_to_keep=kept,
     )
     logits: Tensor = output.logits
     return logits

@@ -150,7 +150,7 @@ class AnswerModel(nn.Module):
         self.model = vlm.model
 
     def forward(
-        self, images: Tensor, orders: list[tuple[int, int]], queries: list[list[str]]
+        self, images: Tensor, orders: list[tuple[int, ...]], queries: list[list[str]]
     ) -> Tensor:
         return answer_logits(self.vlm, images, orders, queries)
 

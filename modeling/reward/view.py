@@ -5,11 +5,16 @@ exactly what the labels taught. Most pixels of an edit are the untouched backgro
 mask the source is composited back (the policy gains nothing by repainting it), optionally faded to
 grey (a cue for where the edit is), and the view can zoom in on the mask's neighbourhood.
 
+`reward_context` makes a third picture on request: what stood there before, with the edited area
+outlined. It shows the source, never a candidate: both candidates' surroundings are in view anyway,
+and one picture that stays the same for all candidates of a source can be encoded once and cached.
+
 Shapes: B batch, H, W pixels; images in [0, 1]; masks 1 where the picture was edited.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 GREY = 0.5
+RED = (1.0, 0.0, 0.0)
+LINE = 64  # the outline's width is the longer side divided by this, at least one pixel
 
 
 @dataclass(frozen=True)
@@ -29,14 +36,19 @@ class ViewConfig:
     fade_outside: float = 0.0
     # 0 shows the whole picture; z >= 1 a window z times the mask's bounding box, at full size.
     zoom: float = 0.0
+    # 0 shows the two pictures alone; z >= 1 the source, too, before them: a window z times the
+    # mask's bounding box (100 is the whole source), with the mask's outline in red.
+    context: float = 0.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.composite, bool):
             raise ValueError(f"view.composite must be true or false, got {self.composite!r}")
         if not 0.0 <= self.fade_outside <= 1.0:
             raise ValueError(f"view.fade_outside must lie in [0, 1], got {self.fade_outside}")
-        if self.zoom != 0.0 and self.zoom < 1.0:
-            raise ValueError(f"view.zoom must be 0 (off) or at least 1, got {self.zoom}")
+        for name in ("zoom", "context"):
+            value = getattr(self, name)
+            if value != 0.0 and not 1.0 <= value < math.inf:
+                raise ValueError(f"view.{name} must be 0 (off) or at least 1, got {value}")
 
 
 def reward_view(images: Tensor, sources: Tensor, masks: Tensor, config: ViewConfig) -> Tensor:
@@ -65,6 +77,30 @@ def reward_view(images: Tensor, sources: Tensor, masks: Tensor, config: ViewConf
     if config.zoom:
         view = _zoom(view, masks, config.zoom)
     return view
+
+
+def reward_context(sources: Tensor, masks: Tensor, config: ViewConfig) -> Tensor | None:
+    """The source around the mask, outlined: what `context` of the scoring functions shows.
+
+    Args:
+        sources: (B, 3, H, W) in [0, 1].
+        masks: (B, 1, H, W), 1 = edited. Where the whole picture is edited (text to image, or a
+            pair of two sources) there is nothing to compare with, and the context is plain grey.
+
+    Returns:
+        (B, 3, H, W) in [0, 1], or None where the view has no context.
+    """
+    if not config.context:
+        return None
+    shown = _zoom(sources, masks, config.context)
+    # (B, 1, H, W): the mask in the same window, and the pixels just outside it.
+    inside = (_zoom(masks.to(sources.dtype), masks, config.context) > 0.5).to(sources.dtype)
+    width = max(1, max(sources.shape[-2:]) // LINE)
+    line = F.max_pool2d(inside, 2 * width + 1, stride=1, padding=width) - inside
+    red = sources.new_tensor(RED).view(1, 3, 1, 1)
+    shown = shown * (1 - line) + red * line
+    everything = (masks > 0.5).flatten(1).all(1).view(-1, 1, 1, 1)
+    return torch.where(everything, torch.full_like(shown, GREY), shown)
 
 
 def _zoom(images: Tensor, masks: Tensor, zoom: float) -> Tensor:

@@ -39,7 +39,8 @@ class RewardVLM:
     temperature: float  # divides the logit margin, so that sigmoid(margin) is calibrated
     yes_id: int
     no_id: int
-    suffixes: dict[str, list[int]] = field(default_factory=dict, repr=False)  # cache by query
+    # Cache of `template.suffix_ids`, by the number of images shown and the query.
+    suffixes: dict[tuple[int, str], list[int]] = field(default_factory=dict, repr=False)
 
     @property
     def core(self) -> Any:

@@ -14,7 +14,7 @@ import torch
 
 from modeling.reward.evaluate import Outcome, figures
 from modeling.reward.scoring import margins
-from modeling.reward.view import reward_view
+from modeling.reward.view import reward_context, reward_view
 from modeling.reward.vlm import RewardVLM, load_reward_vlm
 from modeling.starter.annotators import best_worst
 from modeling.starter.reward_data import DIMENSIONS, PROMPTED, TIE, VARIANTS, Groups
@@ -89,8 +89,9 @@ def outcomes(
             )
             for columns in ([p.first for p in part], [p.second for p in part])
         )
-        shown = margins(vlm, first, second, queries).tolist()
-        turned = margins(vlm, second, first, queries).tolist()
+        context = reward_context(sources, masks, vlm.view)
+        shown = margins(vlm, first, second, queries, context).tolist()
+        turned = margins(vlm, second, first, queries, context).tolist()
         for b, pair in enumerate(part):
             for d, question in enumerate(pair.questions):
                 orders = shown[b][d], turned[b][d]

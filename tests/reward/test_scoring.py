@@ -8,7 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from modeling.reward.scoring import can_pack, encode_images, margins, packed_forward, suffix_ids
+from modeling.reward.encoding import encode_images
+from modeling.reward.scoring import can_pack, margins, packed_forward
+from modeling.reward.template import suffix_ids
 from modeling.reward.vision import NAME
 from modeling.reward.vlm import RewardVLM, load_reward_vlm
 from tests.reward.tiny import save_tiny, tiny_processor
@@ -152,7 +154,7 @@ def test_it_divides_by_the_temperature(vlm: RewardVLM) -> None:
 def test_it_refuses_images_of_two_sizes(vlm: RewardVLM) -> None:
     with pytest.raises(ValueError, match="must share one size"):
         margins(vlm, pictures(0), pictures(1, size=48), QUERIES)
-    with pytest.raises(ValueError, match="two a pair"):
+    with pytest.raises(ValueError, match="pairs of images"):
         margins(vlm, pictures(0, count=3), pictures(1, count=3), QUERIES)
 
 
@@ -162,12 +164,12 @@ def test_it_batches_the_vision_tower_exactly(tmp_path: Path, full: bool) -> None
     assert (vlm.model.config.vision_config._attn_implementation == NAME) == full
     images = pictures(0, count=4)
     with torch.no_grad():
-        output, grid = encode_images(vlm, images)
-        together: Any = output.pooler_output
-        singles: Any = [encode_images(vlm, image[None])[0].pooler_output for image in images]
+        encoded = encode_images(vlm, images)
+        together = encoded.tokens
+        singles = [encode_images(vlm, image[None]).tokens for image in images]
         vlm.model.set_attn_implementation("sdpa")
-        library: Any = encode_images(vlm, images)[0].pooler_output
-    assert grid.tolist() == [[1, 8, 8]] * 4
+        library = encode_images(vlm, images).tokens
+    assert encoded.grid.tolist() == [[1, 8, 8]] * 4
     assert all(torch.equal(one, other) for one, other in zip(together, library, strict=True))
     for one, other in zip(together, singles, strict=True):
         torch.testing.assert_close(one, other[0], atol=1e-6, rtol=1e-6)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from modeling.reward.view import ViewConfig, reward_view, zoom_windows
+from modeling.reward.view import ViewConfig, reward_context, reward_view, zoom_windows
 
 
 def example() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -47,3 +47,30 @@ def test_it_refuses_settings_that_mean_nothing() -> None:
     images, sources, masks = example()
     with pytest.raises(ValueError, match="must share"):
         reward_view(images, sources[..., :32], masks, ViewConfig())
+
+
+def test_it_outlines_the_edited_area_of_the_source() -> None:
+    _, sources, masks = example()
+    assert reward_context(sources, masks, ViewConfig()) is None
+    whole = reward_context(sources, masks, ViewConfig(context=100.0))
+    assert whole is not None
+    # One pixel of red just outside the mask, the source itself inside it and elsewhere.
+    assert whole[0, :, 7, 45].tolist() == pytest.approx([1, 0, 0])
+    assert whole[0, :, 24, 45].tolist() == pytest.approx([1, 0, 0])
+    assert whole[0, :, 8, 45].tolist() == pytest.approx([0.2] * 3)
+    assert whole[0, :, 26, 45].tolist() == pytest.approx([0.2] * 3)
+    # A window twice the box of 16 pixels, shown at 64: the mask fills 32, from 16 to 48.
+    near = reward_context(sources, masks, ViewConfig(context=2.0))
+    assert near is not None
+    red = (near[0, 1] < 0.1).nonzero()
+    assert (red.min(0).values.tolist(), red.max(0).values.tolist()) == ([15, 15], [48, 48])
+
+
+def test_it_shows_no_source_where_everything_is_edited() -> None:
+    """Text to image has no source, and what stands in its place must not leak into the context."""
+    _, sources, masks = example()
+    areas = torch.cat([masks, torch.ones_like(masks)])
+    shown = reward_context(sources.repeat(2, 1, 1, 1), areas, ViewConfig(context=2))
+    assert shown is not None
+    assert shown[1].unique().tolist() == [0.5]
+    assert shown[0].unique().numel() > 1
