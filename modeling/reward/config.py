@@ -6,12 +6,14 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from modeling.reward.quantisation import QUANTISATIONS
 from modeling.reward.view import ViewConfig
 from modeling.rundir import RunError, load_config
 
 CHOICES = {
     "output": ("lora", "full"),
     "mixed_precision": ("auto", "no", "bf16"),
+    "quantisation": QUANTISATIONS,
 }
 
 
@@ -27,6 +29,8 @@ class RewardConfig:
     adapter: str = ""
     # "lora" trains low-rank maps beside frozen weights, "full" every weight.
     output: str = "lora"
+    # Store the base's language model in "nf4" or "int8" (bitsandbytes), for a LoRA beside it.
+    quantisation: str = ""
     # The value of the split column that is held out for the final figures.
     holdout: str = "holdout"
     # How pictures are shown; {} keeps the base's own view.
@@ -76,6 +80,10 @@ class RewardConfig:
                 raise ValueError(
                     f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}"
                 )
+        if self.quantisation and self.output == "full":
+            raise ValueError(
+                "quantised weights cannot be trained: set output to lora, or quantisation to ''"
+            )
         for name in ("snapshot", "base", "holdout"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise ValueError(f"{name} must not be empty")

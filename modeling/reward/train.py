@@ -165,6 +165,8 @@ def load_model(config: RewardConfig, accelerator: Accelerator) -> RewardVLM:
             trainable=True,
             # Frozen weights may be stored low; trained ones are kept in full precision.
             dtype=torch.bfloat16 if low else torch.float32,
+            device=accelerator.device if config.quantisation else "cpu",
+            quantisation=config.quantisation,
         )
     except (FileNotFoundError, ValueError) as error:
         raise RunError(str(error)) from error
@@ -217,7 +219,8 @@ class Training:
         self.vlm = load_model(config, accelerator)
         # The margins are trained as they are; the temperature is fitted again afterwards.
         self.base_temperature, self.vlm.temperature = self.vlm.temperature, 1.0
-        self.vlm.model.to(accelerator.device)
+        if not config.quantisation:
+            self.vlm.model.to(accelerator.device)
         scorer = AnswerModel(self.vlm)
         parameters = [p for p in scorer.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(

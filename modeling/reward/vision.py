@@ -47,9 +47,11 @@ AttentionInterface.register(NAME, batched_attention)
 def batch_equal_images(model: Any) -> None:
     """Let the vision tower use `batched_attention` where that is exact."""
     config: Any = getattr(model.config, "vision_config", None)
-    if getattr(config, "model_type", "") != "qwen2_5_vl_vision":
-        return
-    full = set(config.fullatt_block_indexes) >= set(range(config.depth))
+    kind = getattr(config, "model_type", "")
+    full = kind == "qwen3_vl_vision" or (
+        kind == "qwen2_5_vl_vision"
+        and set(config.fullatt_block_indexes) >= set(range(config.depth))
+    )
     if full and config._attn_implementation == "sdpa":
         model.set_attn_implementation({"vision_config": NAME})
 

@@ -16,16 +16,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.utils.hub import cached_file
 
 from modeling.reward.preprocess import VisionLayout
+from modeling.reward.quantisation import prepared, quantisation_options
 from modeling.reward.view import ViewConfig
 from modeling.reward.vision import batch_equal_images
 
 SETTINGS = "reward.json"
 LANGUAGE_LINEARS = "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj"
-VISION_LINEARS = "qkv|proj|gate_proj|up_proj|down_proj"
+FAMILIES = "Qwen2-VL, Qwen2.5-VL and Qwen3-VL"
+VISION_LINEARS = "qkv|proj|gate_proj|up_proj|down_proj|fc1|fc2|linear_fc1|linear_fc2"
 
 
 @dataclass
@@ -106,6 +114,7 @@ def load_reward_vlm(
     trainable: bool = False,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
+    quantisation: str = "",
 ) -> RewardVLM:
     """Load a reward VLM, in evaluation mode.
 
@@ -113,15 +122,19 @@ def load_reward_vlm(
         location: directory or hub id in transformers' layout, e.g. "Qwen/Qwen2.5-VL-7B-Instruct".
         adapter: directory of a LoRA in peft's layout; its `reward.json` goes before the base's.
         trainable: leave gradients to the weights (of the LoRA where there is one) on.
+        quantisation: "nf4" or "int8" quantises the language model while loading; "" does not.
 
     Raises:
         FileNotFoundError: no checkpoint at `location` or no LoRA at `adapter`.
-        ValueError: a checkpoint that cannot answer Yes or No in one token.
+        ValueError: a checkpoint that cannot answer Yes or No in one token, a model of another
+            family than `FAMILIES`, a quantisation that is unknown or lacks its package.
     """
     location, adapter = str(location), str(adapter)
     _check_places(location, adapter)
+    options = quantisation_options(quantisation, device, dtype)
     try:
-        model: Any = AutoModelForImageTextToText.from_pretrained(location, dtype=dtype)
+        check_family(location)
+        model: Any = AutoModelForImageTextToText.from_pretrained(location, dtype=dtype, **options)
         tokenizer: Any = AutoTokenizer.from_pretrained(location)
         processor = AutoImageProcessor.from_pretrained(location)
     except OSError as error:
@@ -130,6 +143,8 @@ def load_reward_vlm(
             "Give a directory in transformers' layout or the id of a hub repository."
         ) from error
     batch_equal_images(model)
+    if quantisation:
+        model = prepared(model, trainable=trainable)
     settings = read_settings(location)
     if adapter:
         from peft import PeftModel
@@ -143,7 +158,7 @@ def load_reward_vlm(
         layout = dataclasses.replace(layout, max_pixels=int(settings["max_pixels"]))
     yes_id, no_id = answer_ids(tokenizer)
     return RewardVLM(
-        model=model.to(device).eval(),
+        model=(model if quantisation else model.to(device)).eval(),
         tokenizer=tokenizer,
         layout=layout,
         view=ViewConfig(**settings.get("view", {})),
@@ -169,6 +184,19 @@ def _check_places(location: str, adapter: str) -> None:
     if adapter and not (Path(adapter) / "adapter_config.json").is_file():
         raise FileNotFoundError(
             f"There is no LoRA at '{adapter}': a directory with adapter_config.json is needed."
+        )
+
+
+def check_family(location: str) -> None:
+    """Whether pictures can be cut into the patches that this model reads, with gradients."""
+    kind = AutoConfig.from_pretrained(location).model_type
+    model = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.get(kind)
+    processor = AutoImageProcessor.from_pretrained(location) if model else None
+    if not type(processor).__name__.startswith("Qwen2VLImageProcessor"):
+        what = "whose patch layout is not known here" if model else "which reads no pictures"
+        raise ValueError(
+            f"'{location}' is a {kind} model, {what}: a reward model must be of the families "
+            f"{FAMILIES}."
         )
 
 

@@ -21,6 +21,8 @@ from modeling.rundir import RunError, load_config
         ({"steps": 0, "epochs": 0}, "give steps or epochs"),
         ({"view": {"zooom": 2.0}}, "Unknown configuration key 'zooom'. Did you mean 'zoom'"),
         ({"view": {"zoom": 0.5}}, "view.zoom must be 0"),
+        ({"quantisation": "nf5"}, "quantisation must be one of , nf4, int8, not 'nf5'"),
+        ({"quantisation": "nf4", "output": "full"}, "quantised weights cannot be trained"),
         ({"base": ""}, "base must not be empty"),
     ],
 )

@@ -26,8 +26,8 @@ def pictures(seed: int = 0, size: int = 64, count: int = 2) -> torch.Tensor:
     return torch.randint(0, 256, (count, 3, size, size), generator=generator).double() / 255
 
 
-def official_margin(vlm: RewardVLM, first: Any, second: Any, query: str) -> torch.Tensor:
-    """The model's own forward on the official image processor's tensors."""
+def official_inputs(vlm: RewardVLM, first: Any, second: Any, query: str) -> dict[str, torch.Tensor]:
+    """One question as the official image processor and the model's own template put it."""
     images = [
         Image.fromarray((x * 255).round().byte().permute(1, 2, 0).numpy()) for x in (first, second)
     ]
@@ -46,13 +46,17 @@ def official_margin(vlm: RewardVLM, first: Any, second: Any, query: str) -> torc
         text = text.replace("<|image_pad|>", "<|placeholder|>" * int(grid.prod() // 4), 1)
     text = text.replace("<|placeholder|>", "<|image_pad|>")
     ids = torch.tensor([vlm.tokenizer.encode(text, add_special_tokens=False)])
-    logits = vlm.model(
-        input_ids=ids,
-        pixel_values=inputs["pixel_values"],
-        image_grid_thw=inputs["image_grid_thw"],
-        mm_token_type_ids=(ids == vlm.model.config.image_token_id).int(),
-    ).logits[0, -1]
-    logp = logits.log_softmax(-1)
+    return {
+        "input_ids": ids,
+        "pixel_values": inputs["pixel_values"],
+        "image_grid_thw": inputs["image_grid_thw"],
+        "mm_token_type_ids": (ids == vlm.model.config.image_token_id).int(),
+    }
+
+
+def official_margin(vlm: RewardVLM, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The model's own forward."""
+    logp = vlm.model(**inputs).logits[0, -1].log_softmax(-1)
     return logp[vlm.yes_id] - logp[vlm.no_id]
 
 
@@ -62,7 +66,7 @@ def test_it_equals_the_official_forward_for_every_question(vlm: RewardVLM) -> No
         packed = margins(vlm, first, second, QUERIES)
         for b, row in enumerate(QUERIES):
             for d, query in enumerate(row):
-                expected = official_margin(vlm, first[b], second[b], query)
+                expected = official_margin(vlm, official_inputs(vlm, first[b], second[b], query))
                 torch.testing.assert_close(packed[b, d], expected, atol=2e-6, rtol=1e-5)
     assert packed.std() > 1e-3  # the questions and pictures do make a difference
 

@@ -1,4 +1,4 @@
-"""A tiny Qwen2.5-VL with its own byte-level tokenizer: the real architecture for tests."""
+"""Tiny Qwen-VLs with their own byte-level tokenizer: the real architectures for tests."""
 
 from __future__ import annotations
 
@@ -94,16 +94,105 @@ def tiny_config(tokenizer: Any, full_vision: bool = False, **text: Any) -> Any:
     )
 
 
+def tiny_qwen2(tokenizer: Any) -> Any:
+    base = tiny_config(tokenizer)
+    return AutoConfig.for_model(
+        "qwen2_vl",
+        **_ids(tokenizer),
+        tie_word_embeddings=True,
+        text_config=_text(base),
+        vision_config={
+            "depth": 2,
+            "embed_dim": 32,
+            "hidden_size": 32,
+            "mlp_ratio": 2,
+            "num_heads": 2,
+            "patch_size": 8,
+            "initializer_range": 0.2,
+        },
+    )
+
+
+def tiny_qwen3(tokenizer: Any) -> Any:
+    """Three language layers, of which the first two are fed the picture a second time."""
+    base = tiny_config(tokenizer)
+    return AutoConfig.for_model(
+        "qwen3_vl",
+        **_ids(tokenizer),
+        tie_word_embeddings=True,
+        text_config={
+            **_text(base),
+            "num_hidden_layers": 3,
+            "head_dim": 16,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10000.0,
+                "mrope_section": [4, 2, 2],
+                "mrope_interleaved": True,
+            },
+        },
+        vision_config={
+            "depth": 3,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_heads": 2,
+            "patch_size": 8,
+            "out_hidden_size": 32,
+            "num_position_embeddings": 36,  # 6 x 6, interpolated to the grid of each picture
+            "deepstack_visual_indexes": [0, 1],
+            "initializer_range": 0.2,
+        },
+    )
+
+
+def _ids(tokenizer: Any) -> dict[str, int]:
+    return {
+        f"{name}_token_id": tokenizer.convert_tokens_to_ids(token)
+        for name, token in (
+            ("image", "<|image_pad|>"),
+            ("video", "<|video_pad|>"),
+            ("vision_start", "<|vision_start|>"),
+            ("vision_end", "<|vision_end|>"),
+        )
+    }
+
+
+def _text(config: Any) -> dict[str, Any]:
+    kept = (
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "max_position_embeddings",
+        "initializer_range",
+        "rope_parameters",
+        "bos_token_id",
+        "eos_token_id",
+    )
+    return {name: getattr(config.text_config, name) for name in kept}
+
+
 def tiny_processor() -> Qwen2VLImageProcessorPil:
     return Qwen2VLImageProcessorPil(
         patch_size=8, merge_size=2, size={"shortest_edge": 32 * 32, "longest_edge": 128 * 128}
     )
 
 
-def save_tiny(directory: Path, full_vision: bool = False, **text: Any) -> Path:
+FAMILIES = {"qwen2_vl": tiny_qwen2, "qwen2_5_vl": tiny_config, "qwen3_vl": tiny_qwen3}
+
+
+def save_tiny(
+    directory: Path, full_vision: bool = False, family: str = "qwen2_5_vl", **text: Any
+) -> Path:
     torch.manual_seed(0)
     tokenizer = tiny_tokenizer()
-    model = AutoModelForImageTextToText.from_config(tiny_config(tokenizer, full_vision, **text))
+    if family == "qwen2_5_vl":
+        config = tiny_config(tokenizer, full_vision, **text)
+    else:
+        config = FAMILIES[family](tokenizer)
+    model = AutoModelForImageTextToText.from_config(config)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     tiny_processor().save_pretrained(directory)
