@@ -16,7 +16,7 @@ from django.utils.translation import gettext_lazy as lazy
 from django.utils.translation import ngettext
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from annotation import contents, guides, practice, progress, queue, views
+from annotation import contents, counts, guides, practice, progress, views
 from annotation.campaign_forms import CampaignForm
 from annotation.campaign_head import head
 from annotation.campaigns import admits, change_state, ready_sets, tasks_of
@@ -58,7 +58,7 @@ def get_campaign_for_manager(request: HttpRequest, campaign_id: int) -> Campaign
 def campaigns(request: HttpRequest) -> HttpResponseBase:
     submitted = Q(items__assignments__state=Assignment.State.SUBMITTED)
     rows = [
-        (campaign, *queue.judged_share(campaign))
+        (campaign, *counts.judged_share(campaign))
         for campaign in Campaign.objects.filter(project__in=projects_of(user_of(request)))
         .annotate(
             annotators=Count("items__assignments__annotator", filter=submitted, distinct=True)
@@ -168,7 +168,7 @@ def edit(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
 @require_GET
 def campaign(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
     found = get_campaign_for_user(request, campaign_id, Role.VIEWER)
-    done, wanted = queue.judged_share(found)
+    done, wanted = counts.judged_share(found)
     context = head(request, found, "overview") | {
         "coverage": progress.coverage(found),
         "people": progress.people(found),

@@ -127,23 +127,33 @@ def add_sets(
 ) -> int:
     """Put sets into the campaign's queue; those already in it stay where they are."""
     draw: random.Random = random.SystemRandom() if seed is None else random.Random(seed)
-    before = campaign.items.count()
     with transaction.atomic():
-        entries = judgeable(campaign, sets)
-        while batch := list(islice(entries, BATCH)):
-            Item.objects.bulk_create(
-                (
-                    Item(
-                        campaign=campaign,
-                        set=entry.set,
-                        shown=list(entry.shown),
-                        position=draw.random(),
-                    )
-                    for entry in batch
-                ),
-                ignore_conflicts=True,
-            )
-        return campaign.items.count() - before
+        return sum(added for _seen, added in add_in_batches(campaign, sets, draw))
+
+
+def add_in_batches(
+    campaign: Campaign,
+    sets: Iterable[CandidateSet | Entry],
+    draw: random.Random,
+) -> Iterator[tuple[int, int]]:
+    """`add_sets` step by step: how many were looked at, and how many of them were new."""
+    entries = judgeable(campaign, sets)
+    while batch := list(islice(entries, BATCH)):
+        about = campaign.items.filter(set__in={entry.set.pk for entry in batch})
+        before = about.count()
+        Item.objects.bulk_create(
+            (
+                Item(
+                    campaign=campaign,
+                    set=entry.set,
+                    shown=list(entry.shown),
+                    position=draw.random(),
+                )
+                for entry in batch
+            ),
+            ignore_conflicts=True,
+        )
+        yield len(batch), about.count() - before
 
 
 def judgeable(campaign: Campaign, sets: Iterable[CandidateSet | Entry]) -> Iterator[Entry]:
@@ -217,8 +227,13 @@ def ready_sets(
 
 def draw_order(item: Item) -> list[int]:
     """The candidates to show, by index, in a random order from left to right."""
-    indexes = item.shown or list(item.set.candidates.values_list("index", flat=True))
+    indexes = shown_indexes(item)
     return random.SystemRandom().sample(indexes, len(indexes))
+
+
+def shown_indexes(item: Item) -> list[int]:
+    """The candidates to show, by index, as they were drawn."""
+    return sorted(item.shown) or sorted(c.index for c in item.set.candidates.all())
 
 
 def tasks_of(campaign: Campaign) -> list[Task]:

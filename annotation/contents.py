@@ -9,7 +9,7 @@ from itertools import count, islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from django.db import transaction
-from django.db.models import Exists, F, OuterRef, QuerySet
+from django.db.models import Count, Exists, F, OuterRef, QuerySet
 from django.db.models.functions import Floor
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -38,7 +38,7 @@ CHUNK = 2000
 
 
 @dataclass(frozen=True)
-class Count:
+class WouldAdd:
     """What adding would do: `new` items, and those that are in the queue already."""
 
     new: int
@@ -59,16 +59,33 @@ def entries_for(
     """
     sets = ready_sets(tasks_of(campaign), run=run, project=campaign.project)
     if campaign.purpose != Campaign.Purpose.RATING:
-        return sets
+        return sets.iterator(chunk_size=CHUNK)
     return _single_candidates(campaign, sets, list(policies), per_set)
+
+
+def count_entries(
+    campaign: Campaign,
+    *,
+    run: GenerationRun | None = None,
+    policies: Iterable[Policy] = (),
+    per_set: PerSet = "all",
+) -> int:
+    """About how many `entries_for` gives, without making them."""
+    sets = ready_sets(tasks_of(campaign), run=run, project=campaign.project)
+    if campaign.purpose != Campaign.Purpose.RATING or per_set == "one":
+        return sets.count()
+    return _candidates(sets, list(policies)).count()
+
+
+def _candidates(sets: QuerySet[CandidateSet], policies: list[Policy]) -> QuerySet[Candidate]:
+    found = Candidate.objects.filter(set__in=sets.order_by().values("pk"))
+    return found.filter(policy__in=policies) if policies else found
 
 
 def _single_candidates(
     campaign: Campaign, sets: QuerySet[CandidateSet], policies: list[Policy], per_set: PerSet
 ) -> Iterator[Entry]:
-    candidates = Candidate.objects.filter(set__in=sets.values("pk"))
-    if policies:
-        candidates = candidates.filter(policy__in=policies)
+    candidates = _candidates(sets, policies)
     by_set: dict[int, list[int]] = {}
     for set_id, index in candidates.order_by("set_id", "index").values_list("set_id", "index"):
         by_set.setdefault(set_id, []).append(index)
@@ -85,18 +102,18 @@ def _single_candidates(
 
 def would_add(
     campaign: Campaign, entries: Callable[[Campaign], Iterable[CandidateSet | Entry]]
-) -> Count:
+) -> WouldAdd:
     """What adding these would do; whatever has to be made to know it is taken back."""
-    there = {(set_id, tuple(shown)) for set_id, shown in campaign.items.values_list("set", "shown")}
     new = present = 0
     with transaction.atomic():
-        for entry in judgeable(campaign, entries(campaign)):
-            if (entry.set.pk, tuple(entry.shown)) in there:
-                present += 1
-            else:
-                new += 1
+        found = judgeable(campaign, entries(campaign))
+        while batch := list(islice(found, CHUNK)):
+            items = campaign.items.filter(set__in={entry.set.pk for entry in batch})
+            there = {(key, tuple(shown)) for key, shown in items.values_list("set", "shown")}
+            known = sum((entry.set.pk, tuple(entry.shown)) in there for entry in batch)
+            new, present = new + len(batch) - known, present + known
         transaction.set_rollback(True)
-    return Count(new, present)
+    return WouldAdd(new, present)
 
 
 # Making ---------------------------------------------------------------------------------------
@@ -216,11 +233,8 @@ def set_priority(*, campaign: Campaign, items: QuerySet[Item], priority: int) ->
 
 def queued_tasks(campaign: Campaign) -> dict[int, int]:
     """How many items each task has in the queue, by the task's id."""
-    rows = campaign.items.values_list("set__source__task").order_by()
-    counts: dict[int, int] = {}
-    for (task_id,) in rows:
-        counts[task_id] = counts.get(task_id, 0) + 1
-    return counts
+    rows = campaign.items.order_by().values_list("set__source__task")
+    return dict(rows.annotate(Count("pk")))
 
 
 def has_judgments(campaign: Campaign) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from django import forms
@@ -90,24 +90,48 @@ class ContentsForm(forms.Form):
             self.add_error("b", _("A policy cannot be compared with itself: choose another one."))
         return cleaned
 
-    def entries(self, campaign: Campaign) -> Sequence[CandidateSet | Entry]:
+    def entries(self, campaign: Campaign) -> Iterable[CandidateSet | Entry]:
         """What was chosen, made where it has to be. Raises Refused."""
         said = self.cleaned_data
         if self.purpose != Purpose.COMPARISON:
-            return list(
-                contents.entries_for(
-                    campaign,
-                    run=said["run"],
-                    policies=said.get("policies") or (),
-                    per_set=said.get("per_set") or "all",
-                )
-            )
+            return contents.entries_for(campaign, **self._wanted())
         entries = comparisons.pair_up(
             a=said["a"], b=said["b"], tasks=tasks_of(campaign), project=campaign.project
         )
         if not entries:
             raise Refused(comparisons.nothing_in_common(said["a"], said["b"]))
         return entries
+
+    def count(self, campaign: Campaign) -> int:
+        """About how many entries there are to look at."""
+        if self.purpose != Purpose.COMPARISON:
+            return contents.count_entries(campaign, **self._wanted())
+        said = self.cleaned_data
+        return len(
+            comparisons.find_pairs(
+                a=said["a"], b=said["b"], tasks=tasks_of(campaign), project=campaign.project
+            )
+        )
+
+    def _wanted(self) -> dict[str, Any]:
+        said = self.cleaned_data
+        return {
+            "run": said["run"],
+            "policies": said.get("policies") or (),
+            "per_set": said.get("per_set") or "all",
+        }
+
+
+def contents_form(campaign: Campaign, data: Any = None) -> ContentsForm:
+    """The form for a campaign that exists; a comparison goes on with its two policies."""
+    comparison = campaign.purpose == Purpose.COMPARISON
+    pair = comparisons.compared(campaign) if comparison else None
+    return ContentsForm(
+        data,
+        purpose=campaign.purpose,
+        projects=Project.objects.filter(campaigns=campaign),
+        initial={"a": pair[0], "b": pair[1]} if pair else {},
+    )
 
 
 def _both(rows: QuerySet[Policy]) -> Iterator[tuple[str, QuerySet[Policy]]]:

@@ -7,7 +7,7 @@ from typing import Any
 from django import forms
 from django.contrib import messages
 from django.db import transaction
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.translation import gettext as _
@@ -15,16 +15,17 @@ from django.utils.translation import gettext_lazy as lazy
 from django.utils.translation import ngettext
 from django.views.decorators.http import require_http_methods
 
-from annotation import comparisons, contents
+from annotation import additions, contents
 from annotation.campaign_head import head
 from annotation.campaign_views import get_campaign_for_manager
 from annotation.campaigns import add_sets
-from annotation.contents_forms import ContentsForm
+from annotation.contents_forms import contents_form
 from annotation.errors import Refused
 from annotation.models import Campaign
 from generation import audit
 from generation.access import user_of
-from generation.models import GenerationRun, Project, Task, Verb
+from generation.models import GenerationRun, Task, Verb
+from generation.ownership import JobState
 
 
 class PriorityForm(forms.Form):
@@ -74,23 +75,14 @@ def contents_page(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
     return _page(request, found)
 
 
-def _about(found: Campaign, data: Any = None) -> ContentsForm:
-    pair = comparisons.compared(found) if found.purpose == Campaign.Purpose.COMPARISON else None
-    return ContentsForm(
-        data,
-        purpose=found.purpose,
-        projects=Project.objects.filter(campaigns=found),
-        initial={"a": pair[0], "b": pair[1]} if pair else {},
-    )
-
-
 def _page(request: HttpRequest, found: Campaign, **more: Any) -> HttpResponseBase:
     after = request.GET.get("after", "")
     last = int(after) if after.isdecimal() else 0
     untouched = contents.untouched(found)
     by_task = contents.queued_tasks(found)
     context = head(request, found, "sets") | {
-        "about": _about(found),
+        "about": contents_form(found),
+        "adding": additions.latest(found),
         "priority": PriorityForm(campaign=found),
         "queued": found.items.count(),
         "rows": [
@@ -107,28 +99,62 @@ def _page(request: HttpRequest, found: Campaign, **more: Any) -> HttpResponseBas
 
 
 def _add(request: HttpRequest, found: Campaign) -> HttpResponseBase:
-    about = _about(found, request.POST)
+    about = contents_form(found, request.POST)
     if not about.is_valid():
         return _page(request, found, about=about)
+    if additions.takes_a_while(found):
+        additions.order(campaign=found, about=request.POST, by=user_of(request))
+        return redirect("annotation:campaign_sets", found.pk)
     newest = found.items.order_by("-pk").values_list("pk", flat=True).first() or 0
     try:
         added = add_sets(found, about.entries(found))
     except Refused as error:
         messages.error(request, error.message)
         return redirect("annotation:campaign_sets", found.pk)
+    _say_added(request, found, added)
     if not added:
-        messages.info(request, _("Nothing was added: all of it is in “%s” already.") % found)
         return redirect("annotation:campaign_sets", found.pk)
     _note(request, Verb.SETS_ADDED, found, sets=added)
+    return redirect(_after(found, newest))
+
+
+def _say_added(request: HttpRequest, found: Campaign, added: int) -> None:
+    if not added:
+        messages.info(request, _("Nothing was added: all of it is in “%s” already.") % found)
+        return
     said = ngettext("%(n)s was added to “%(to)s”.", "%(n)s were added to “%(to)s”.", added)
     messages.success(request, said % {"n": added, "to": found})
-    # `after` lets the page offer to take out again what has just come in; 1 stands before all.
-    address = reverse("annotation:campaign_sets", args=[found.pk])
-    return redirect(f"{address}?after={newest or 1}")
+
+
+def _after(found: Campaign, newest: int) -> str:
+    """The page with the offer to take out again what came in after the item `newest`."""
+    # 1 stands before all.
+    return f"{reverse('annotation:campaign_sets', args=[found.pk])}?after={newest or 1}"
+
+
+@require_http_methods(["GET"])
+def adding(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
+    """How far adding is: a part of the page, which asks for it again while it goes on."""
+    found = get_campaign_for_manager(request, campaign_id)
+    row = additions.latest(found)
+    if row is not None and not row.is_open:
+        # What stands in the queue has changed: the whole page again.
+        if row.state == JobState.SUCCEEDED:
+            _say_added(request, found, row.added)
+        return HttpResponse(headers={"HX-Redirect": _after(found, row.newest)})
+    return render(request, "annotation/_adding.html", {"campaign": found, "adding": row})
+
+
+def _cancel(request: HttpRequest, found: Campaign) -> HttpResponseBase:
+    row = additions.latest(found)
+    if row is not None and row.cancel():
+        _note(request, Verb.SETS_ADDED, found, sets=row.added, cancelled=True)
+        messages.success(request, _("Cancelled. What was added stays until you take it out."))
+    return redirect("annotation:campaign_sets", found.pk)
 
 
 def _count(request: HttpRequest, found: Campaign) -> HttpResponseBase:
-    about = _about(found, request.POST)
+    about = contents_form(found, request.POST)
     if not about.is_valid():
         return _page(request, found, about=about)
     try:
@@ -179,4 +205,10 @@ def _note(request: HttpRequest, verb: Verb, found: Campaign, **after: Any) -> No
     audit.record(actor=user_of(request), verb=verb, thing=found, after=after)
 
 
-VERBS = {"add": _add, "count": _count, "take_out": _take_out, "priority": _prioritise}
+VERBS = {
+    "add": _add,
+    "cancel": _cancel,
+    "count": _count,
+    "take_out": _take_out,
+    "priority": _prioritise,
+}

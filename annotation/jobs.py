@@ -5,13 +5,29 @@ from __future__ import annotations
 from celery import shared_task
 
 from annotation import queue
-from annotation.models import Campaign
+from annotation.models import Addition, Campaign
 
 
 @shared_task(queue="default")
 def expire_leases() -> None:
     """Put what people left lying back in front of the queues."""
     queue.expire_leases()
+
+
+@shared_task(queue="default")
+def add_to_campaign(addition_id: int) -> None:
+    from annotation import additions
+
+    row = Addition.objects.filter(pk=addition_id).select_related("campaign", "ordered_by").first()
+    if row is not None:
+        additions.run(row)
+
+
+@shared_task(queue="default")
+def ring_additions() -> None:
+    """Ring again for additions that nobody heard of, and for those whose worker died."""
+    for pk in Addition.objects.claimable().values_list("pk", flat=True):
+        add_to_campaign.delay(pk)
 
 
 @shared_task(queue="default")

@@ -17,6 +17,7 @@ from generation.models import (
     Task,
     default_project,
 )
+from generation.ownership import Job, JobState
 
 
 class DimensionQuerySet(models.QuerySet["Dimension"]):
@@ -231,6 +232,26 @@ class Campaign(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class Addition(Job):
+    """Many sets on their way into a campaign's queue; `about` is the form that chose them."""
+
+    campaign = models.ForeignKey(Campaign, on_delete=models.CASCADE, related_name="additions")
+    about = models.JSONField()
+    ordered_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    # The newest item before it began: what came in later can be taken out again.
+    newest = models.BigIntegerField(default=0, editable=False)
+    added = models.PositiveIntegerField(default=0, editable=False)
+
+    @property
+    def is_open(self) -> bool:
+        return self.state in {JobState.QUEUED, JobState.RUNNING}
+
+    def __str__(self) -> str:
+        return f"addition {self.pk} to {self.campaign}"
 
 
 class Seat(models.Model):

@@ -16,14 +16,14 @@ from django.utils.translation import gettext_lazy as lazy
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods
 
-from annotation import practice
+from annotation import gold, practice
 from annotation.campaign_head import head
 from annotation.campaign_views import get_campaign_for_manager
-from annotation.campaigns import admits, criteria_for
+from annotation.campaigns import admits, criteria_for, shown_indexes
 from annotation.models import Assignment, Campaign, Dimension, Gold, Item
 from generation import audit
 from generation.access import require, user_of
-from generation.models import Candidate, CandidateSet, Role, Verb
+from generation.models import CandidateSet, Role, Verb
 
 PER_PAGE = 24
 
@@ -176,26 +176,16 @@ class GoldForm(forms.Form):
         said = self.cleaned_data
         if said["best"] is None:
             return False
-        candidates = {c.index: c for c in Candidate.objects.filter(set=self.item.set_id)}
-        Gold.objects.update_or_create(
+        gold.set_gold(
             set=self.item.set,
             dimension=self.dimension,
-            defaults={
-                "best": candidates[said["best"]],
-                "worst": candidates[said["worst"]],
-                "explanation": said["explanation"],
-                "origin": Gold.Origin.HAND,
-                "practice": practice,
-                "attention": attention,
-            },
+            best=said["best"],
+            worst=said["worst"],
+            explanation=said["explanation"],
+            practice=practice,
+            attention=attention,
         )
         return True
-
-
-def shown_indexes(item: Item) -> list[int]:
-    return sorted(item.shown) or list(
-        item.set.candidates.order_by("index").values_list("index", flat=True)
-    )
 
 
 @require_http_methods(["GET", "POST"])

@@ -10,7 +10,7 @@ from typing import Any
 from django.contrib.auth.models import User
 from django.db.models import Count, Q, QuerySet, Value
 
-from annotation import queue
+from annotation import counts
 from annotation.campaigns import criteria_for
 from annotation.models import Assignment, Campaign, Dimension, Judgment, Rating
 from generation.models import CandidateSet, Task
@@ -135,11 +135,11 @@ def own(user: User) -> Own:
     finished = Assignment.objects.filter(
         annotator=user, state__in=[Assignment.State.SUBMITTED, Assignment.State.LATE]
     )
-    counts = finished.aggregate(
-        today=Count("pk", filter=Q(submitted_at__gte=queue.midnight())),
+    totals = finished.aggregate(
+        today=Count("pk", filter=Q(submitted_at__gte=counts.midnight())),
         all=Count("pk"),
     )
     recent = finished.exclude(seconds_spent=None).order_by("-submitted_at")
     rows = recent.values_list("seconds_spent", flat=True)[:200]
     seconds: list[float] = [spent for spent in rows if spent is not None]
-    return Own(counts["today"], counts["all"], median(seconds) if seconds else None)
+    return Own(totals["today"], totals["all"], median(seconds) if seconds else None)

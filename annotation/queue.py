@@ -12,24 +12,19 @@ Beside work a person gets sets whose answer is known (gold) and sets they have j
 from __future__ import annotations
 
 import random
-import time
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import cache
-from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from django.core.cache import cache as kept
 from django.db import OperationalError, connection, transaction
-from django.db.models import Exists, F, OuterRef, QuerySet
+from django.db.models import Exists, F, OuterRef
 from django.utils import timezone
-from django.utils.formats import date_format
-from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
 from psycopg.errors import DeadlockDetected
 
 from annotation import prepared
 from annotation.campaigns import admits, draw_order
+from annotation.counts import midnight
 from annotation.models import Assignment, Campaign, Gold, Item, Seat
 from generation.access import includes
 from generation.models import CandidateSet, Role
@@ -39,12 +34,9 @@ if TYPE_CHECKING:
 
 State = Assignment.State
 Kind = Assignment.Kind
-DONE = [State.SUBMITTED, State.SKIPPED, State.LATE]
 REPEAT_AFTER = 20  # turns between the first time and the repeat
 BALANCED = 100  # of a person's turns, open ones and the last: their sides are kept in balance
-SHARE_SECONDS = 10
 ATTEMPTS = 4  # at a claim that another one blocks
-QUICK_SECONDS = 0.03  # what a request may spend on counting
 
 
 # Claiming ---------------------------------------------------------------------------------------
@@ -121,12 +113,12 @@ def _lock_place(user: User, campaign: Campaign) -> _Place | None:
     place, admitted = found
     if not admitted or _shut(place.campaign) or place.seat.paused_at is not None:
         return None
-    if _must_practise(place.campaign, place.seat):
+    if must_practise(place.campaign, place.seat):
         return None
     return place
 
 
-def _must_practise(campaign: Campaign, seat: Seat | None) -> bool:
+def must_practise(campaign: Campaign, seat: Seat | None) -> bool:
     passed = seat is not None and seat.practice_passed_at is not None
     rated = campaign.purpose == Campaign.Purpose.RATING
     return bool(campaign.practice_sets) and not rated and not passed
@@ -429,202 +421,3 @@ def reopen(turn: Assignment, campaign: Campaign) -> bool:
         return False
     turn.refresh_from_db(fields=["slot", *values])
     return True
-
-
-# Why there is nothing ---------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Empty:
-    """Why there is nothing to hand out, and what to do about it."""
-
-    code: str
-    reason: str
-    remedy: str
-
-
-def why_empty(*, user: User, campaign: Campaign) -> Empty:
-    if campaign.state != Campaign.State.OPEN:
-        return _not_open(campaign)
-    if not admits(campaign, user):
-        return Empty(
-            "member",
-            _("“%(campaign)s” has a list of members and you are not on it.")
-            % {"campaign": campaign},
-            _("Ask the person who runs it to add you."),
-        )
-    if campaign.deadline is not None and campaign.deadline <= timezone.now():
-        return Empty(
-            "deadline",
-            _("“%(campaign)s” ended on %(day)s.")
-            % {"campaign": campaign, "day": date_format(timezone.localtime(campaign.deadline))},
-            _("What you submitted is kept. Take another campaign."),
-        )
-    seat = Seat.objects.filter(campaign=campaign, user=user).first()
-    if seat is not None and seat.paused_at is not None:
-        return Empty(
-            "seat",
-            _("Your work on “%(campaign)s” is paused. What you submitted is kept.")
-            % {"campaign": campaign},
-            seat.paused_reason or _("Ask the person who runs it."),
-        )
-    if _must_practise(campaign, seat):
-        return Empty(
-            "practice",
-            _("“%(campaign)s” starts with practice.") % {"campaign": campaign},
-            _("Judge a few sets whose answers are known, and see at once how you did."),
-        )
-    if campaign.daily_limit is not None and done_today(user, campaign) >= campaign.daily_limit:
-        return Empty(
-            "today",
-            _("You have judged your %(n)s sets for today.") % {"n": campaign.daily_limit},
-            _("Come back tomorrow, or take another campaign."),
-        )
-    return _nothing_free(user, campaign)
-
-
-def _nothing_free(user: User, campaign: Campaign) -> Empty:
-    if not campaign.items.exists():
-        return Empty(
-            "no_items",
-            _("“%(campaign)s” has no candidate sets yet.") % {"campaign": campaign},
-            _("Come back when some are made."),
-        )
-    turns = Assignment.objects.filter(item__campaign=campaign, kind=Kind.WORK)
-    held = turns.filter(state=State.OPEN).exclude(annotator=user)
-    mine = turns.filter(annotator=user).exclude(state=State.EXPIRED)
-    for_me = held.exclude(item__in=mine.values("item")).order_by("lease_until").first()
-    if for_me is not None:
-        until = date_format(timezone.localtime(for_me.lease_until), "H:i")
-        return Empty(
-            "held",
-            _("Other people hold what is left; the first turn runs out at %(time)s.")
-            % {"time": until},
-            _("Try again after %(time)s, or take another campaign.") % {"time": until},
-        )
-    ready = to_judge(campaign).filter(set__state=CandidateSet.State.READY)
-    left = ready.filter(full=False).count() + held.values("item").distinct().count()
-    if left:
-        return Empty(
-            "limit",
-            ngettext(
-                "You have had every set. %(n)s set still needs somebody else’s eyes.",
-                "You have had every set. %(n)s sets still need somebody else’s eyes.",
-                left,
-            )
-            % {"n": left},
-            _("Nothing is left for you here; take another campaign."),
-        )
-    # What is not made yet was handed out to nobody: only the few that are not full are looked at.
-    pending = campaign.items.filter(full=False, set__state=CandidateSet.State.DRAWN).count()
-    if pending:
-        return Empty(
-            "pending",
-            ngettext("%(n)s set is still being made.", "%(n)s sets are still being made.", pending)
-            % {"n": pending},
-            _("Reload this page in a minute. If nothing comes, the generation worker may be down."),
-        )
-    return Empty(
-        "done", _("Every set has all its judgments."), _("The work here is done. Thank you!")
-    )
-
-
-def _not_open(campaign: Campaign) -> Empty:
-    named = {"campaign": campaign}
-    if campaign.state == Campaign.State.PAUSED:
-        return Empty(
-            "paused",
-            _("“%(campaign)s” is paused. What you submitted is kept.") % named,
-            _("Wait until it is opened again, or take another campaign."),
-        )
-    if campaign.state == Campaign.State.CLOSED:
-        return Empty("closed", _("“%(campaign)s” is closed.") % named, _("Take another campaign."))
-    return Empty(
-        "draft", _("“%(campaign)s” has not been opened yet.") % named, _("Take another campaign.")
-    )
-
-
-# Figures ----------------------------------------------------------------------------------------
-
-
-def judged_share(campaign: Campaign) -> tuple[int, int]:
-    """Submitted turns, and turns that the campaign asks for in all."""
-    done = Assignment.objects.filter(
-        item__campaign=campaign, state=State.SUBMITTED, kind=Kind.WORK
-    ).count()
-    items = to_judge(campaign).exclude(set__state=CandidateSet.State.FAILED).count()
-    return done, items * campaign.overlap
-
-
-def to_judge(campaign: Campaign) -> QuerySet[Item]:
-    """The campaign's items without its practice sets, whose answers everybody has seen."""
-    practised = Gold.objects.filter(set=OuterRef("set"), practice=True)
-    return campaign.items.filter(~Exists(practised))
-
-
-@dataclass(frozen=True)
-class Share:
-    done: int
-    wanted: int
-    people: int  # who hold turns at this moment
-
-
-def recent_share(campaign: Campaign) -> Share:
-    """`judged_share` as it was a moment ago.
-
-    Where counting takes long, as among a million items, nobody waits for it but the first: later
-    ones get the last figures, and new ones are counted beside.
-    """
-    found: tuple[Share, float, float] | None = kept.get(_share_key(campaign))
-    if found is None:
-        return _count_share(campaign)
-    share, at, took = found
-    if time.monotonic() - at < max(SHARE_SECONDS, 100 * took):
-        return share
-    if took < QUICK_SECONDS:
-        return _count_share(campaign)
-    if kept.add(f"{_share_key(campaign)}-counting", True, 60):
-        Thread(target=_count_beside, args=(campaign,), daemon=True).start()
-    return share
-
-
-def _share_key(campaign: Campaign) -> str:
-    return f"judged-share-{campaign.pk}"
-
-
-def _count_share(campaign: Campaign) -> Share:
-    began = time.monotonic()
-    holding = Assignment.objects.filter(item__campaign=campaign, state=State.OPEN)
-    people = holding.values("annotator").distinct().count()
-    share = Share(*judged_share(campaign), people)
-    now = time.monotonic()
-    kept.set(_share_key(campaign), (share, now, now - began), 3600)
-    return share
-
-
-def _count_beside(campaign: Campaign) -> None:
-    try:
-        _count_share(campaign)
-    finally:
-        kept.delete(f"{_share_key(campaign)}-counting")
-        connection.close()  # this thread's own
-
-
-def midnight() -> datetime:
-    return timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
-
-
-def done_today(user: User, campaign: Campaign) -> int:
-    """Turns that the person finished today: submitted, skipped or late."""
-    return Assignment.objects.filter(
-        annotator=user, item__campaign=campaign, state__in=DONE, submitted_at__gte=midnight()
-    ).count()
-
-
-def submitted_today(user: User, campaign: Campaign) -> int:
-    return Assignment.objects.filter(
-        annotator=user,
-        item__campaign=campaign,
-        state__in=[State.SUBMITTED, State.LATE],
-        submitted_at__gte=midnight(),
-    ).count()

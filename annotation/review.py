@@ -18,6 +18,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from annotation import judgments
+from annotation.campaigns import shown_indexes
 from annotation.errors import Refused
 from annotation.judgments import Answer
 from annotation.models import Assignment, Campaign, Flag, Item, Judgment
@@ -143,7 +144,7 @@ def decide(
             annotator=user,
             kind=Kind.REVIEW,
             slot=0,
-            order=_shown(locked),
+            order=shown_indexes(locked),
             lease_until=timezone.now(),
             comment=comment.strip(),
         )
@@ -188,11 +189,6 @@ def _supersede(item: Item) -> int:
     )
     earlier.update(state=State.EXPIRED)
     return gone
-
-
-def _shown(item: Item) -> list[int]:
-    indexes = item.set.candidates.order_by("index").values_list("index", flat=True)
-    return list(item.shown) or list(indexes)
 
 
 def resolve(*, flag: Flag, user: User, note: str) -> bool:

@@ -19,7 +19,7 @@ from annotation import gold, judgments, quality_page, quality_tables, review
 from annotation.answers import posted_answers, read_answers, read_submission, show_answers
 from annotation.campaign_head import head
 from annotation.campaign_views import get_campaign_for_user
-from annotation.campaigns import criteria_for
+from annotation.campaigns import criteria_for, shown_indexes
 from annotation.errors import Refused
 from annotation.models import (
     Assignment,
@@ -81,7 +81,7 @@ def item(request: HttpRequest, campaign_id: int, item_id: int) -> HttpResponseBa
     campaign = _campaign(request, campaign_id)
     found = get_object_or_404(_with_pictures(), pk=item_id, campaign=campaign)
     criteria = criteria_for(campaign, found.set.source.task)
-    order = shown(found)
+    order = shown_indexes(found)
     if request.method == "GET":
         standing = review.standing(found)
         held = show_answers(judgments.last_answers(standing), order) if standing else {}
@@ -180,11 +180,6 @@ def _with_pictures() -> Any:
     ).prefetch_related("set__candidates__image")
 
 
-def shown(item: Item) -> list[int]:
-    """The candidates' order on this page: as they were drawn, the same for every reviewer."""
-    return list(item.shown) or sorted(c.index for c in item.set.candidates.all())
-
-
 def _page(
     request: HttpRequest,
     found: Item,
@@ -193,7 +188,7 @@ def _page(
     standing: Assignment | None,
     error: Refused | None = None,
 ) -> HttpResponseBase:
-    order = shown(found)
+    order = shown_indexes(found)
     places = {index: place for place, index in enumerate(order, start=1)}
     pictures = {candidate.index: candidate.image for candidate in found.set.candidates.all()}
     flags = Flag.objects.filter(assignment__item=found).select_related("assignment", "resolved_by")

@@ -34,6 +34,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("campaigns/<int:campaign_id>/preview/", campaign_views.preview, name="preview"),
     path("campaigns/<int:campaign_id>/guide/", campaign_views.guide, name="guide"),
     path("campaigns/<int:campaign_id>/sets/", contents_views.contents_page, name="campaign_sets"),
+    path("campaigns/<int:campaign_id>/sets/adding/", contents_views.adding, name="adding"),
     path("campaigns/<int:campaign_id>/members/", member_views.members_page, name="members"),
     path("campaigns/<int:campaign_id>/gold/", practice_views.gold_page, name="gold"),
     path(

@@ -22,6 +22,7 @@ from django.views.decorators.cache import cache_control, never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from annotation import (
+    counts,
     guides,
     judgments,
     outlines,
@@ -43,6 +44,7 @@ from annotation.answers import (
     show_scores,
 )
 from annotation.campaigns import draw_order, for_annotator
+from annotation.empty import why_empty
 from annotation.errors import Refused
 from annotation.models import Assignment, Campaign, Item
 from annotation.turns import Asked, Turn
@@ -214,7 +216,7 @@ def history(request: HttpRequest) -> HttpResponse:
     """What this person judged, newest first, to look at again and to correct."""
     user = user_of(request)
     mine = (
-        Assignment.objects.filter(annotator=user, state__in=queue.DONE)
+        Assignment.objects.filter(annotator=user, state__in=counts.DONE)
         .exclude(kind=Assignment.Kind.REVIEW)
         .select_related("item__campaign", "set__source__task", "set__source__image")
         .order_by("-submitted_at", "-pk")
@@ -290,7 +292,7 @@ def _more(request: HttpRequest, campaign: Campaign) -> JsonResponse:
 def _wanted(request: HttpRequest, campaign: Campaign) -> int:
     """How many sets to keep ready: fewer near a campaign's end, so that nobody hoards the rest."""
     asked = request.POST.get("ahead", "")
-    share = queue.recent_share(campaign)
+    share = counts.recent_share(campaign)
     fair = max(2, (share.wanted - share.done) // (2 * max(1, share.people)))
     return min(AHEAD, fair, int(asked) if asked.isdecimal() else AHEAD)
 
@@ -305,7 +307,7 @@ def _page(
 ) -> str:
     user, row, campaign = user_of(request), mine.assignment, mine.campaign
     source = row.set.source
-    share = queue.recent_share(campaign)
+    share = counts.recent_share(campaign)
     # A repeated form keeps its id, so that sending it twice is noticed; a new one gets a new id.
     submission = read_submission(request.POST) if error and error.code != "stale" else None
     rating = campaign.purpose == Purpose.RATING
@@ -345,10 +347,11 @@ def _page(
         "asked": mine.asked,
         "submission": submission or uuid.uuid4(),
         "correction": row.state in FINISHED or (error is not None and error.code == "stale"),
-        "reasons": [str(reason) for reason in SKIP_REASONS],
+        "view_buttons": _still("annotation/_view_buttons.html", get_language()),
+        "skip_fields": _still("annotation/_skip_fields.html", get_language()),
         "error": error,
         "preview": preview,
-        "today": queue.submitted_today(user, campaign) if base == "base.html" else "",
+        "today": counts.submitted_today(user, campaign) if base == "base.html" else "",
         "done": share.done,
         "wanted": share.wanted,
         "words": words() if base == "base.html" else None,
@@ -359,8 +362,14 @@ def _page(
     return render_to_string("annotation/label.html", context, request)
 
 
-# These two are the largest parts of the page and the same for set after set. All that they depend
-# on is an argument.
+# These are the largest parts of the page and the same for set after set. All that they depend on is
+# an argument.
+
+
+@lru_cache(maxsize=32)
+def _still(template: str, language: str) -> str:
+    """A part of the page that depends on the language alone."""
+    return render_to_string(template, {"reasons": [str(reason) for reason in SKIP_REASONS]})
 
 
 @lru_cache(maxsize=512)
@@ -392,8 +401,8 @@ def _questions(asked: list[Asked], held: Mapping[str, tuple[str, str]]) -> list[
 
 
 def _progress(user: User, campaign: Campaign) -> tuple[int, int, int]:
-    share = queue.recent_share(campaign)
-    return queue.submitted_today(user, campaign), share.done, share.wanted
+    share = counts.recent_share(campaign)
+    return counts.submitted_today(user, campaign), share.done, share.wanted
 
 
 def _empty(request: HttpRequest, campaign: Campaign, base: str) -> str:
@@ -402,7 +411,7 @@ def _empty(request: HttpRequest, campaign: Campaign, base: str) -> str:
     context = {
         "base": base,
         "campaign": campaign,
-        "empty": queue.why_empty(user=user, campaign=campaign),
+        "empty": why_empty(user=user, campaign=campaign),
         "today": today,
         "done": done,
         "wanted": wanted,

@@ -126,6 +126,11 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
         "schedule": 30.0,
         "options": {"expires": 30},
     },
+    "ring additions": {
+        "task": "annotation.jobs.ring_additions",
+        "schedule": 30.0,
+        "options": {"expires": 30},
+    },
     "ring generation": {
         "task": "generation.jobs.ring_generation",
         "schedule": 10.0,

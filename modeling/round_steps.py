@@ -16,8 +16,8 @@ from django.contrib.auth.models import User
 from django.db import DatabaseError, connections, transaction
 
 from annotation import campaigns
+from annotation.counts import judged_share
 from annotation.models import Campaign, Criterion, Judgment, JudgmentQuerySet
-from annotation.queue import judged_share
 from generation import audit, candidates, policies
 from generation.models import GenerationRun, Source, Split, Task, Verb, default_project
 from generation.ownership import Job, JobState, LeaseLost

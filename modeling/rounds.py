@@ -21,9 +21,9 @@ from django.utils.translation import gettext as _
 from kombu.exceptions import OperationalError
 
 from annotation import campaigns
+from annotation.counts import judged_share
 from annotation.errors import DatasetError, Refused
 from annotation.models import Campaign, Judgment
-from annotation.queue import judged_share
 from generation import policies
 from generation.candidates import CandidateError
 from generation.images import ImageError

@@ -10,7 +10,7 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from annotation import contents, prepared, queue
+from annotation import contents, counts, prepared, queue
 from annotation.models import Assignment, Item, Seat
 from tests.annotation.factories import claim, make_campaign, make_judged_task, slugs, submit
 from tests.factories import make_set, make_source, make_user
@@ -88,13 +88,13 @@ def test_it_counts_a_large_campaign_beside_the_request(monkeypatch: pytest.Monke
     campaign = make_campaign(sets=2)
     started: list[object] = []
     monkeypatch.setattr(Thread, "start", lambda self: started.append(self))
-    assert queue.recent_share(campaign).done == 0
+    assert counts.recent_share(campaign).done == 0
     submit(claim(make_user(), campaign))
-    assert queue.recent_share(campaign).done == 0  # a moment ago is good enough
-    monkeypatch.setattr(queue, "SHARE_SECONDS", 0)
-    share, at, _took = cache.get(queue._share_key(campaign))
-    cache.set(queue._share_key(campaign), (share, at - 1000, 1.0))
-    assert [queue.recent_share(campaign).done for _ in range(2)] == [0, 0]
+    assert counts.recent_share(campaign).done == 0  # a moment ago is good enough
+    monkeypatch.setattr(counts, "SHARE_SECONDS", 0)
+    share, at, _took = cache.get(counts._share_key(campaign))
+    cache.set(counts._share_key(campaign), (share, at - 1000, 1.0))
+    assert [counts.recent_share(campaign).done for _ in range(2)] == [0, 0]
     assert len(started) == 1
-    cache.set(queue._share_key(campaign), (share, at - 1000, 0.001))
-    assert queue.recent_share(campaign).done == 1
+    cache.set(counts._share_key(campaign), (share, at - 1000, 0.001))
+    assert counts.recent_share(campaign).done == 1

@@ -5,7 +5,7 @@ import pytest
 from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
-from annotation import judgments, queue
+from annotation import counts, judgments
 from annotation.errors import Refused
 from annotation.judgments import Answer
 from annotation.models import Assignment, Campaign, Criterion, Judgment, Wording
@@ -142,7 +142,7 @@ class TestRecord:
         assert not Judgment.objects.counted().exists()
         submit(other)
         assert set(Judgment.objects.counted().values_list("assignment", flat=True)) == {other.pk}
-        assert queue.judged_share(turn.item.campaign) == (1, 1)
+        assert counts.judged_share(turn.item.campaign) == (1, 1)
 
     def test_it_counts_late_answers_once_the_slot_is_free_again(self) -> None:
         turn = open_turn()
@@ -299,5 +299,5 @@ def test_it_offers_what_is_left_after_a_correction() -> None:
     turn = claim(user, campaign)
     submit(turn, submission=uuid.uuid4())
     submit(turn, picks(turn, 1, 0), submission=uuid.uuid4())
-    assert queue.judged_share(campaign) == (1, 1)
-    assert queue.submitted_today(user, campaign) == 1
+    assert counts.judged_share(campaign) == (1, 1)
+    assert counts.submitted_today(user, campaign) == 1

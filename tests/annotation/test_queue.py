@@ -8,7 +8,8 @@ from django.contrib.auth.models import Group, User
 from django.db import connection, connections
 from django.utils import timezone
 
-from annotation import campaigns, judgments, queue
+from annotation import campaigns, counts, judgments, queue
+from annotation.empty import why_empty
 from annotation.models import Assignment, Campaign, Judgment, Seat
 from generation.models import CandidateSet
 from tests.annotation.factories import (
@@ -89,7 +90,7 @@ class TestClaim:
         drawn = make_set(make_source(task), state=CandidateSet.State.DRAWN)
         campaign, user = make_campaign(task=task, sets=[drawn]), make_user()
         assert queue.claim(user=user, campaign=campaign) is None
-        assert queue.why_empty(user=user, campaign=campaign).code == "pending"
+        assert why_empty(user=user, campaign=campaign).code == "pending"
         CandidateSet.objects.update(state=CandidateSet.State.READY)
         assert claim(user, campaign).set_id == drawn.pk
 
@@ -151,7 +152,7 @@ class TestClaim:
         submit(claim(user, campaign))
         submit(claim(user, campaign))
         assert queue.claim(user=user, campaign=campaign) is None
-        assert queue.why_empty(user=user, campaign=campaign).code == "today"
+        assert why_empty(user=user, campaign=campaign).code == "today"
         assert claim(make_user(), campaign)
         Assignment.objects.update(submitted_at=timezone.now() - timedelta(days=1))
         assert claim(user, campaign)
@@ -162,9 +163,9 @@ class TestClaim:
         Campaign.objects.update(deadline=timezone.now() - timedelta(minutes=1))
         campaign.refresh_from_db()
         assert queue.claim(user=make_user(), campaign=campaign) is None
-        assert queue.why_empty(user=user, campaign=campaign).code == "deadline"
+        assert why_empty(user=user, campaign=campaign).code == "deadline"
         submit(turn)
-        assert queue.judged_share(campaign)[0] == 1
+        assert counts.judged_share(campaign)[0] == 1
 
     def test_it_hands_out_nothing_to_a_paused_person(self) -> None:
         campaign, user = make_campaign(), make_user()
@@ -172,13 +173,13 @@ class TestClaim:
             campaign=campaign, user=user, paused_at=timezone.now(), paused_reason="Read the guide."
         )
         assert queue.claim(user=user, campaign=campaign) is None
-        empty = queue.why_empty(user=user, campaign=campaign)
+        empty = why_empty(user=user, campaign=campaign)
         assert (empty.code, empty.remedy) == ("seat", "Read the guide.")
 
     def test_it_asks_for_practice_first(self) -> None:
         campaign, user = make_campaign(practice_sets=2), make_user()
         assert queue.claim(user=user, campaign=campaign) is None
-        assert queue.why_empty(user=user, campaign=campaign).code == "practice"
+        assert why_empty(user=user, campaign=campaign).code == "practice"
         Seat.objects.update(practice_passed_at=timezone.now())
         assert claim(user, campaign)
 
@@ -259,8 +260,8 @@ class TestKnownAnswers:
         assert (turn.item_id, turn.kind) == (other.pk, Kind.WORK)
         submit(turn)
         assert queue.claim(user=user, campaign=campaign) is None
-        assert queue.judged_share(campaign) == (1, 1)
-        assert queue.why_empty(user=user, campaign=campaign).code == "done"
+        assert counts.judged_share(campaign) == (1, 1)
+        assert why_empty(user=user, campaign=campaign).code == "done"
 
     def test_it_repeats_a_set_once_after_a_while(self) -> None:
         count = queue.REPEAT_AFTER + 2
@@ -277,7 +278,7 @@ class TestKnownAnswers:
         assert {turn.kind for turn in repeats} == {Kind.REPEAT}
         assert {turn.item_id for turn in repeats} == {turn.item_id for turn in done[:2]}
         assert claim(user, campaign).kind == Kind.WORK
-        assert queue.judged_share(campaign)[0] == count
+        assert counts.judged_share(campaign)[0] == count
 
 
 @pytest.mark.django_db
@@ -375,25 +376,25 @@ class TestWhyEmpty:
     def test_it_says_that_all_is_done(self) -> None:
         campaign, user = make_campaign(), make_user()
         submit(claim(user, campaign))
-        assert queue.why_empty(user=user, campaign=campaign).code == "done"
+        assert why_empty(user=user, campaign=campaign).code == "done"
 
     def test_it_says_until_when_others_hold_the_rest(self) -> None:
         campaign = make_campaign()
         held = claim(make_user(), campaign)
-        empty = queue.why_empty(user=make_user(), campaign=campaign)
+        empty = why_empty(user=make_user(), campaign=campaign)
         assert empty.code == "held"
         assert f"{timezone.localtime(held.lease_until):%H:%M}" in empty.reason
 
     def test_it_says_that_the_rest_needs_other_people(self) -> None:
         campaign, user = make_campaign(overlap=2), make_user()
         submit(claim(user, campaign))
-        empty = queue.why_empty(user=user, campaign=campaign)
+        empty = why_empty(user=user, campaign=campaign)
         assert empty.code == "limit"
         assert "1 set still needs" in empty.reason
 
     def test_it_says_that_the_campaign_is_paused_or_for_others(self) -> None:
         campaign = make_campaign(members=[make_user()])
         user = make_user()
-        assert queue.why_empty(user=user, campaign=campaign).code == "member"
+        assert why_empty(user=user, campaign=campaign).code == "member"
         campaigns.change_state(campaign, Campaign.State.PAUSED)
-        assert queue.why_empty(user=user, campaign=campaign).code == "paused"
+        assert why_empty(user=user, campaign=campaign).code == "paused"

@@ -107,6 +107,9 @@ TABLE: dict[str, Row] = {
     "campaigns/<int:campaign_id>/sets/": Row(
         "/campaigns/{campaign}/sets/", get=IN[RUN], post=IN[RUN]
     ),
+    "campaigns/<int:campaign_id>/sets/adding/": Row(
+        "/campaigns/{campaign}/sets/adding/", get=IN[RUN]
+    ),
     "campaigns/<int:campaign_id>/edit/": Row(
         "/campaigns/{campaign}/edit/", get=IN[RUN], post=IN[RUN]
     ),
