@@ -17,16 +17,23 @@ class JudgeError(Exception):
 
 
 class Judge:
-    """A loaded reward model."""
+    """A loaded reward model; with `others`, LoRAs on the same base, an ensemble for ranking."""
 
-    def __init__(self, location: str, adapter: str = "") -> None:
+    def __init__(self, location: str, adapter: str = "", others: Sequence[str] = ()) -> None:
         import torch
 
+        from modeling.reward.uncertainty import load_ensemble
         from modeling.reward.vlm import load_reward_vlm
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = torch.bfloat16 if device == "cuda" else torch.float32
-        self.vlm = load_reward_vlm(location, adapter=adapter, device=device, dtype=dtype)
+        self.ensemble = None
+        if others:
+            adapters = [adapter, *others]
+            self.ensemble = load_ensemble(location, adapters, device=device, dtype=dtype)
+            self.vlm = self.ensemble.vlm
+        else:
+            self.vlm = load_reward_vlm(location, adapter=adapter, device=device, dtype=dtype)
 
     def margins(
         self,
@@ -58,8 +65,13 @@ class Judge:
         source: PILImage.Image,
         mask: PILImage.Image,
         queries: Mapping[str, str],
+        caution: float = 0.0,
     ) -> list[dict[str, Any]]:
-        """The pictures from best to worst, each compared with all others."""
+        """The pictures from best to worst, each compared with all others.
+
+        Besides its scores each has, by dimension, their standard deviation over the members of an
+        ensemble ("std") and what the order of showing was worth in its comparisons ("order_bias").
+        """
         import torch
 
         from generation.diffusion.generate import image_tensor, mask_tensor
@@ -71,22 +83,42 @@ class Judge:
         masks = mask_tensor(mask).expand(len(stack), -1, -1, -1)
         views = reward_view(stack, sources, masks, self.vlm.view)
         context = reward_context(sources[:1], masks[:1], self.vlm.view)
-        order, scores = rerank(self.vlm, views, list(queries.values()), context)
+        found = rerank(
+            self.ensemble or self.vlm, views, list(queries.values()), context, caution=caution
+        )
         return [
             {
                 "index": index,
-                "score": float(scores[index].mean()),
-                "dimensions": dict(zip(queries, scores[index].tolist(), strict=True)),
+                "score": float(found.scores[index].mean()),
+                "dimensions": dict(zip(queries, found.scores[index].tolist(), strict=True)),
+                "std": dict(zip(queries, found.std[index].tolist(), strict=True)),
+                "order_bias": dict(zip(queries, found.order_bias[index].tolist(), strict=True)),
             }
-            for index in order
+            for index in found.order
         ]
 
 
 def rank(
-    model: RewardModel, source: Source, pictures: Sequence[PILImage.Image]
+    model: RewardModel,
+    source: Source,
+    pictures: Sequence[PILImage.Image],
+    *,
+    others: Sequence[RewardModel] = (),
+    caution: float = 0.0,
 ) -> list[dict[str, Any]]:
-    """The pictures from best to worst, as {"index", "score", "dimensions"}."""
+    """The pictures from best to worst, as {"index", "score", "dimensions", "std", "order_bias"}.
+
+    `others` judge together with `model`; all must be LoRAs on one base. `caution` orders by the
+    score less so many of their standard deviations.
+    """
     from modeling.evaluation import inputs_at
+
+    for other in others:
+        if not (model.adapter and other.adapter) or other.location != model.location:
+            raise JudgeError(
+                f"'{model}' and '{other}' cannot judge together: an ensemble needs LoRAs on one "
+                "base."
+            )
 
     if len(pictures) < 2:
         raise JudgeError(f"Ranking needs at least two pictures, not {len(pictures)}.")
@@ -100,6 +132,6 @@ def rank(
         raise JudgeError(
             f"'{model}' judges no dimension of {source.task}. {' '.join(notes)}".strip()
         )
-    judge = Judge(model.location, model.adapter)
+    judge = Judge(model.location, model.adapter, [other.adapter for other in others])
     original, mask = inputs_at(source, pictures[0].size)
-    return judge.rank(pictures, original, mask, queries)
+    return judge.rank(pictures, original, mask, queries, caution)

@@ -130,7 +130,7 @@ def load_reward_vlm(
             family than `FAMILIES`, a quantisation that is unknown or lacks its package.
     """
     location, adapter = str(location), str(adapter)
-    _check_places(location, adapter)
+    check_places(location, adapter)
     options = quantisation_options(quantisation, device, dtype)
     try:
         check_family(location)
@@ -168,7 +168,7 @@ def load_reward_vlm(
     )
 
 
-def _check_places(location: str, adapter: str) -> None:
+def check_places(location: str, adapter: str) -> None:
     looks_local = location.startswith((".", "/", "~")) or location.count("/") != 1
     if Path(location).is_dir():
         if not (Path(location) / "config.json").is_file():

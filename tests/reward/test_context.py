@@ -98,7 +98,8 @@ def test_a_pair_of_two_sources_has_none_to_show(labels: Path, looking: RewardVLM
 
 def test_pictures_are_ranked_with_it(looking: RewardVLM) -> None:
     views, context = pictures(0, count=3), pictures(2)[:1]
-    order, scores = rerank(looking, views, QUERIES[0], context)
+    found = rerank(looking, views, QUERIES[0], context)
+    order, scores = found.order, found.scores
     with torch.no_grad():
         one, other = views[order[0]][None], views[order[1]][None]
         forth = margins(looking, one, other, QUERIES[:1], context)

@@ -104,10 +104,10 @@ def test_it_orders_pictures(trained: Path, labels: Path) -> None:
     levels = torch.tensor([0.5, 0.9, 0.1])
     views = levels[:, None, None, None].expand(3, 3, 32, 32)
     query = Snapshot(labels).query("fill", "structure", None)
-    order, scores = rerank(vlm, views, [query])
-    assert order == [1, 0, 2]
-    assert scores.shape == (3, 1)
-    assert scores.sum().item() == pytest.approx(0, abs=1e-5)
+    found = rerank(vlm, views, [query])
+    assert found.order == [1, 0, 2]
+    assert found.scores.shape == (3, 1)
+    assert found.scores.sum().item() == pytest.approx(0, abs=1e-5)
 
 
 def final_weights(run: Path) -> bytes:

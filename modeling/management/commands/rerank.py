@@ -17,6 +17,18 @@ class Command(BaseCommand):
             "--source", required=True, help="The source's number or external id in that task."
         )
         parser.add_argument("--reward", help="Name or number (default: the active one).")
+        parser.add_argument(
+            "--member",
+            action="append",
+            default=[],
+            help="Another reward model, a LoRA on the same base, to judge along; repeatable.",
+        )
+        parser.add_argument(
+            "--caution",
+            type=float,
+            default=0.0,
+            help="Order by the score less so many standard deviations over the members.",
+        )
         parser.add_argument("images", nargs="+", metavar="IMAGE", help="Edited pictures.")
         options.add_json(parser)
 
@@ -24,13 +36,16 @@ class Command(BaseCommand):
         source = self._source(given["task"], given["source"])
         model = options.find_reward(given["reward"])
         try:
-            runs.check_reward(model)
+            others = [options.find_reward(name) for name in given["member"]]
+            for judge in (model, *others):
+                runs.check_reward(judge)
             pictures = [images.decode(Path(name), name=name) for name in given["images"]]
-            ranking = judging.rank(model, source, pictures)
+            ranking = judging.rank(model, source, pictures, others=others, caution=given["caution"])
         except (
             runs.RunFailed,
             images.ImageError,
             judging.JudgeError,
+            ValueError,
             FileNotFoundError,
         ) as error:
             raise CommandError(str(error)) from error
@@ -44,7 +59,11 @@ class Command(BaseCommand):
                 [
                     row["image"],
                     f"{row['score']:+.2f}",
-                    *(f"{row['dimensions'][name]:+.2f}" for name in dimensions),
+                    *(
+                        f"{row['dimensions'][name]:+.2f}"
+                        + (f" ± {row['std'][name]:.2f}" if others else "")
+                        for name in dimensions
+                    ),
                 ]
                 for row in ranking
             ],
