@@ -22,6 +22,7 @@ from typing import Any
 
 LOG = "log.txt"
 STOP_SECONDS = 10.0
+LAST_LINES = 30
 PR_SET_PDEATHSIG = 1
 
 
@@ -101,11 +102,18 @@ class Trainer:
 
     def last_words(self) -> str:
         """The last line of the log that says something, for a failure without error.json."""
+        return next(reversed(self._log()), "")
+
+    def was_killed(self) -> bool:
+        """Whether the launcher says that a process of the training was killed."""
+        return any("SIGKILL" in line for line in self._log()[-LAST_LINES:])
+
+    def _log(self) -> list[str]:
         try:
             lines = (self.directory / LOG).read_text(errors="replace").splitlines()
         except OSError:
-            return ""
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+            return []
+        return [line.strip() for line in lines if line.strip()]
 
 
 def _group_lives(group: int) -> bool:

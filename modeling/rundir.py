@@ -3,15 +3,17 @@
     config.json          in: one frozen dataclass, unknown keys are an error
     metrics.jsonl        out: one JSON object a line, key "step"
     progress.json        out: {"step", "total", "message"}
-    checkpoints/step-N/  out: written under a temporary name and renamed; the newest two are kept
+    checkpoints/step-N/  out: written under a temporary name and renamed, with checksums.json; the
+                         newest two are kept
     samples/             out: pictures
+    tensorboard/         out: the same for TensorBoard, written anew whenever a run goes on
     card.json            out: base, snapshot hash, code version, config, metrics, parent
     result.json          out: final figures
     error.json           out: {"message": one readable sentence} when the run failed
 
 A process that is killed at any moment and started again with the same directory goes on from its
-newest checkpoint; metrics logged after that checkpoint are dropped first, so that no step appears
-twice.
+newest checkpoint that is intact; metrics logged after that checkpoint are dropped first, so that no
+step appears twice.
 """
 
 from __future__ import annotations
@@ -20,22 +22,28 @@ import ctypes
 import dataclasses
 import difflib
 import fcntl
+import hashlib
 import json
 import os
-import random
 import shutil
 import signal
 import sys
+import traceback
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, Protocol, TypeVar
 
-import numpy as np
+from modeling.failures import explain
 
 T = TypeVar("T")
 KEEP_CHECKPOINTS = 2
+CHECKSUMS = "checksums.json"
+# What a configuration may name beside TensorBoard; see tracking.py.
+TRACKERS = ("wandb", "mlflow", "trackio")
+# Kept in the lock file, so that a reason still fits on a disk that is full.
+RESERVED_BYTES = 64 * 1024
 
 
 class RunError(Exception):
@@ -80,8 +88,11 @@ def load_config(cls: type[T], values: Mapping[str, Any]) -> T:
 def write_json(path: Path, payload: Any) -> None:
     """Write `payload` so that a reader sees the old file or the new one, never half of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(payload, indent=1, default=str))
-    temporary.replace(path)
+    try:
+        temporary.write_text(json.dumps(payload, indent=1, default=str))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def die_with_parent() -> None:
@@ -91,38 +102,14 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
-def rng_state() -> dict[str, Any]:
-    """Every global random state, in types that `torch.load(weights_only=True)` reads."""
-    import torch
+class Listener(Protocol):
+    """Is told what a run logs, such as a tracker."""
 
-    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    state: dict[str, Any] = {
-        "torch": torch.get_rng_state(),
-        "numpy": [
-            str(kind),
-            torch.from_numpy(np.asarray(keys, dtype=np.int64)),
-            position,
-            has_gauss,
-            cached,
-        ],
-        "python": json.dumps(random.getstate()),
-    }
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state_all()
-    return state
+    def log(self, step: int, values: Mapping[str, Any]) -> None: ...
 
+    def picture(self, step: int, path: Path) -> None: ...
 
-def set_rng_state(state: Mapping[str, Any]) -> None:
-    """Restore what `rng_state` returned."""
-    import torch
-
-    torch.set_rng_state(state["torch"])
-    kind, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
-    version, internal, gauss = json.loads(state["python"])
-    random.setstate((version, tuple(internal), gauss))
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    def close(self) -> None: ...
 
 
 class RunDirectory:
@@ -130,6 +117,7 @@ class RunDirectory:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self.listeners: list[Listener] = []
         if not (self.path / "config.json").is_file():
             raise RunError(
                 f"'{self.path}' holds no config.json; create the run before starting it."
@@ -143,27 +131,69 @@ class RunDirectory:
         return load_config(cls, values)
 
     @contextmanager
-    def guarded(self) -> Iterator[None]:
-        """Hold the directory for this process alone; a failure leaves a sentence in error.json."""
-        with (self.path / "lock").open("w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunError(f"Another process is training in '{self.path}'.") from None
-            (self.path / "error.json").unlink(missing_ok=True)
+    def guarded(self, *, leads: bool = True) -> Iterator[None]:
+        """Hold the directory for this process alone; a failure leaves a sentence in error.json.
+
+        Of several processes of one training one `leads` and holds the directory for all.
+        """
+        with (self.path / "lock").open("ab") if leads else nullcontext() as handle:
+            if handle is not None:
+                self._hold(handle)
             try:
                 yield
             except RunError as error:
-                write_json(self.path / "error.json", {"message": str(error)})
+                self._record(str(error), handle)
                 raise
             except Exception as error:
-                message = f"{type(error).__name__}: {error}"
-                write_json(self.path / "error.json", {"message": message})
-                raise
+                message = explain(error, place=self.path, resumes=self._resumes())
+                self._record(message or f"{type(error).__name__}: {error}", handle)
+                if not message:
+                    raise
+                traceback.print_exc()
+                raise RunError(message) from error
+            finally:
+                while self.listeners:
+                    self.listeners.pop().close()
+
+    def _hold(self, handle: BinaryIO) -> None:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(f"Another process is training in '{self.path}'.") from None
+        try:
+            (self.path / "error.json").unlink(missing_ok=True)
+            handle.truncate(0)
+            handle.write(bytes(RESERVED_BYTES))
+            handle.flush()
+        except OSError as error:
+            message = explain(error, place=self.path, resumes=self._resumes())
+            raise RunError(message or str(error)) from error
+
+    def _record(self, message: str, handle: BinaryIO | None) -> None:
+        """Write error.json, unless another process of this training was first."""
+        if handle is not None:
+            handle.truncate(0)
+        elif (self.path / "error.json").exists():
+            return
+        try:
+            write_json(self.path / "error.json", {"message": message})
+        except OSError as error:
+            print(f"error.json could not be written: {error}", file=sys.stderr)
+
+    def _resumes(self) -> str:
+        latest = self.latest_checkpoint()
+        return f"from step {latest[0]}" if latest else "from its start"
 
     def log(self, step: int, **values: Any) -> None:
         with (self.path / "metrics.jsonl").open("a") as handle:
             handle.write(json.dumps({"step": step, **values}) + "\n")
+        for listener in self.listeners:
+            listener.log(step, values)
+
+    def picture(self, step: int, path: Path) -> None:
+        """Tell the listeners of a picture that was written."""
+        for listener in self.listeners:
+            listener.picture(step, path)
 
     def drop_metrics_after(self, step: int) -> None:
         """Forget metrics of steps after the newest checkpoint: a resumed run repeats them."""
@@ -197,19 +227,45 @@ class RunDirectory:
         found = self.checkpoints()
         return found[-1] if found else None
 
+    def intact_checkpoint(self) -> tuple[int, Path] | None:
+        """The newest checkpoint whose files are those that were written; None to start afresh.
+
+        RunError when there are checkpoints and none of them is intact.
+        """
+        found = self.checkpoints()
+        for step, path in reversed(found):
+            reason = _damage(path)
+            if not reason:
+                return step, path
+            print(f"warning: checkpoint '{path}' is left out: {reason}.", file=sys.stderr)
+        if found:
+            raise RunError(
+                f"No checkpoint in '{self.path / 'checkpoints'}' is intact: {reason}. Restore that "
+                "folder from a backup, or delete it to train from the start."
+            )
+        return None
+
     def save_checkpoint(self, step: int, write: Callable[[Path], None]) -> Path:
-        """Let `write` fill a temporary folder, rename it to checkpoints/step-N, keep two."""
+        """Let `write` fill a temporary folder, rename it to checkpoints/step-N, keep two.
+
+        A failed attempt leaves the earlier checkpoints, and no part of its own.
+        """
         root = self.path / "checkpoints"
         root.mkdir(exist_ok=True)
         final = root / f"step-{step}"
         temporary = root / f".step-{step}.{os.getpid()}"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        write(temporary)
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                with file.open("rb") as handle:
-                    os.fsync(handle.fileno())
+        try:
+            write(temporary)
+            write_json(temporary / CHECKSUMS, _digests(temporary))
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    with file.open("rb") as handle:
+                        os.fsync(handle.fileno())
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
         for _, old in self.checkpoints()[:-KEEP_CHECKPOINTS]:
@@ -220,3 +276,29 @@ class RunDirectory:
 
     def write(self, name: str, payload: Any) -> None:
         write_json(self.path / name, payload)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """The sha256 of every file of a checkpoint but of the list itself."""
+    found = {}
+    for file in sorted(folder.rglob("*")):
+        if file.is_file() and file.name != CHECKSUMS:
+            with file.open("rb") as handle:
+                digest = hashlib.file_digest(handle, "sha256").hexdigest()
+            found[file.relative_to(folder).as_posix()] = digest
+    return found
+
+
+def _damage(folder: Path) -> str:
+    """What is wrong with a checkpoint's files, "" for nothing."""
+    try:
+        expected = json.loads((folder / CHECKSUMS).read_text())
+    except (OSError, ValueError):
+        return f"its {CHECKSUMS} cannot be read"
+    found = _digests(folder)
+    for name, digest in expected.items():
+        if name not in found:
+            return f"{name} is missing"
+        if found[name] != digest:
+            return f"{name} is damaged"
+    return ""

@@ -266,7 +266,7 @@ def _train(
     finally:
         trainer.stop()
     if code != 0 or not (directory / "result.json").is_file():
-        raise RunFailed(_reason(directory, code, trainer.last_words()))
+        raise RunFailed(_reason(directory, code, trainer))
 
 
 OUTPUTS = ("adapter", "model", "transformer")
@@ -304,13 +304,19 @@ def _pass_on(
         progress(step, total, message)
 
 
-def _reason(directory: Path, code: int, last_words: str) -> str:
+def _reason(directory: Path, code: int, trainer: launch.Trainer) -> str:
     message = str(read_json(directory / "error.json").get("message", ""))
     if message:
         return message
+    if trainer.was_killed():
+        return (
+            "The trainer was killed, most likely by the system when the machine's memory ran out. "
+            "End what else uses it, or lower batch_size or max_pixels. A new start of the run goes "
+            "on from its newest checkpoint."
+        )
     return (
         f"The trainer ended with exit code {code} and no result. Its last line: "
-        f"{last_words or '(none)'} The whole log is in '{directory / launch.LOG}'."
+        f"{trainer.last_words() or '(none)'} The whole log is in '{directory / launch.LOG}'."
     )
 
 

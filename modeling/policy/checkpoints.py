@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from modeling import tracking
 from modeling.policy.trainer import Trainer
 
 
@@ -19,8 +21,8 @@ def save_checkpoint(trainer: Trainer, path: Path) -> None:
 
 
 def resume(trainer: Trainer) -> int:
-    """Load the newest checkpoint; the step that it ends."""
-    found = trainer.run.latest_checkpoint()
+    """Load the newest intact checkpoint; the step that it ends."""
+    found = trainer.run.intact_checkpoint()
     step = 0
     if found is not None:
         step, path = found
@@ -30,5 +32,11 @@ def resume(trainer: Trainer) -> int:
         trainer.watch.alarm.load_state(json.loads((path / "alarm.json").read_text()))
     if trainer.accelerator.is_main_process:
         trainer.run.drop_metrics_after(step)
+        tracking.attach(
+            trainer.run,
+            names=trainer.config.trackers,
+            project=trainer.config.tracker_project,
+            config=dataclasses.asdict(trainer.config),
+        )
         trainer.run.progress(step, trainer.config.steps, "resumed" if step else "started")
     return step

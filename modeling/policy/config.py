@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from generation.diffusion.spec import PolicySpec
+from modeling.rundir import TRACKERS
 
 ALGORITHMS = ("frozen", "dynamic", "refl")
 REWARD_FORMS = ("margin", "squared", "probability")
@@ -102,6 +103,8 @@ class PolicyConfig:
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
     sample_every: int = 50  # steps between sample grids, 0 = only at the end
     checkpoint_every: int = 50  # steps between checkpoints
+    trackers: tuple[str, ...] = ()  # beside TensorBoard: wandb, mlflow, trackio where installed
+    tracker_project: str = "oneloop"  # the project (experiment) that runs belong to there
 
     def __post_init__(self) -> None:
         _choice("algorithm", self.algorithm, ALGORITHMS)
@@ -124,6 +127,8 @@ class PolicyConfig:
         _check(0 < self.final_lr <= 1, "final_lr", self.final_lr, "above 0, at most 1")
         _check(self.true_cfg_scale >= 1, "true_cfg_scale", self.true_cfg_scale, "1 or more")
         _check(self.max_pixels >= 1024, "max_pixels", self.max_pixels, "1024 or more")
+        for name in self.trackers:
+            _choice("trackers", name, TRACKERS)
         low, high = self.t_range
         _check(0 <= low < high <= 1, "t_range", self.t_range, "two rising numbers in [0, 1]")
         if not gradient_steps(self.num_inference_steps, self.t_range):

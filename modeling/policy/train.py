@@ -20,7 +20,6 @@ import math
 import os
 import sys
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
+from modeling import tracking
 from modeling.policy.checkpoints import resume, save_checkpoint
 from modeling.policy.config import PolicyConfig
 from modeling.policy.finish import finish
@@ -44,9 +44,10 @@ def train(run_dir: str | Path) -> dict[str, Any]:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
     accelerator = Accelerator()
-    with run.guarded() if accelerator.is_main_process else nullcontext():
+    with run.guarded(leads=accelerator.is_main_process):
         try:
             config = run.config(PolicyConfig)
+            tracking.check(config.trackers)
             trainer = prepare(run, config, accelerator)
         except (FileNotFoundError, ValueError) as error:
             raise RunError(str(error)) from error
@@ -139,6 +140,7 @@ def check(trainer: Trainer, step: int, values: dict[str, Any]) -> None:
     if main_process and (sampling or last or reason):
         path = run.path / "samples" / f"step-{step:06d}.png"
         save_grid(path, watch.batch.images, watch.batch.masks, watch.parents, images)
+        run.picture(step, path)
     if not reason:
         return
     values["alarm"] = reason

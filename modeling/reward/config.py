@@ -8,7 +8,7 @@ from typing import Any
 
 from modeling.reward.quantisation import QUANTISATIONS
 from modeling.reward.view import ViewConfig
-from modeling.rundir import RunError, load_config
+from modeling.rundir import TRACKERS, RunError, load_config
 
 CHOICES = {
     "output": ("lora", "full"),
@@ -73,6 +73,10 @@ class RewardConfig:
     checkpoint_every: int = 50
     # Log the held-out accuracy every so many steps; 0 only before and after.
     evaluate_every: int = 0
+    # Trackers beside TensorBoard: "wandb", "mlflow", "trackio", where they are installed.
+    trackers: tuple[str, ...] = ()
+    # The project (experiment) that runs belong to there.
+    tracker_project: str = "oneloop"
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
@@ -84,7 +88,7 @@ class RewardConfig:
             raise ValueError(
                 "quantised weights cannot be trained: set output to lora, or quantisation to ''"
             )
-        for name in ("snapshot", "base", "holdout"):
+        for name in ("snapshot", "base", "holdout", "tracker_project"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise ValueError(f"{name} must not be empty")
         for name in ("batch_size", "lora_rank", "min_pairs", "min_test_pairs", "checkpoint_every"):
@@ -99,6 +103,11 @@ class RewardConfig:
             raise ValueError("lr and max_grad_norm must be above 0")
         if self.steps == 0 and self.epochs == 0:
             raise ValueError("give steps or epochs: both are 0")
+        unknown = sorted(set(self.trackers) - set(TRACKERS))
+        if unknown:
+            raise ValueError(
+                f"trackers may name {', '.join(TRACKERS)}, not {', '.join(map(repr, unknown))}"
+            )
         try:
             load_config(ViewConfig, self.view)
         except RunError as error:

@@ -23,8 +23,9 @@ import dataclasses
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ from modeling.reward.vlm import RewardVLM, load_reward_vlm
 from modeling.rundir import RunError
 from modeling.statistics import Difference, paired_difference, wilson
 
+Forward = Callable[[Tensor, list[tuple[int, int]], list[list[str]]], Tensor]
 BINS = 10
 SWAPS_EACH = 100
 
@@ -77,9 +79,19 @@ class Outcome:
 
 @torch.no_grad()
 def outcomes(
-    vlm: RewardVLM, pairs: Sequence[Pair], pictures: Pictures, *, batch_size: int = 32
+    vlm: RewardVLM,
+    pairs: Sequence[Pair],
+    pictures: Pictures,
+    *,
+    batch_size: int = 32,
+    forward: Forward | None = None,
 ) -> list[Outcome]:
-    """Ask every question of every pair in both orders."""
+    """Ask every question of every pair in both orders.
+
+    `forward` stands in for `answer_logits` of `vlm`, for a model inside a wrapper whose sharded
+    weights only the wrapper gathers.
+    """
+    forward = forward or partial(answer_logits, vlm)
     by_size: dict[tuple[int, int], list[Pair]] = defaultdict(list)
     for pair in pairs:
         by_size[pair.size].append(pair)
@@ -88,7 +100,7 @@ def outcomes(
         for start in range(0, len(group), batch_size):
             part = group[start : start + batch_size]
             batch = make_batch(part, pictures)
-            logits = answer_logits(vlm, batch.images.to(vlm.device), batch.orders, batch.queries)
+            logits = forward(batch.images.to(vlm.device), batch.orders, batch.queries)
             found += _outcomes(part, margins_of(vlm, logits).float().cpu())
     return found
 

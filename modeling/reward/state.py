@@ -17,8 +17,6 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from modeling.rundir import rng_state, set_rng_state
-
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 LOADED = StateDictOptions(full_state_dict=True, strict=False)
 
@@ -36,7 +34,7 @@ def gather_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
     weights = get_model_state_dict(model, options=WHOLE)
     kept = {n: w.contiguous() for n, w in weights.items() if n in names and isinstance(w, Tensor)}
     optimizer_state = get_optimizer_state_dict(model, optimizer, options=WHOLE)
-    return State(kept, {"optimizer": optimizer_state, "rng": rng_state()})
+    return State(kept, {"optimizer": optimizer_state})
 
 
 def write_state(folder: Path, state: State) -> None:
@@ -49,4 +47,3 @@ def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer)
     set_model_state_dict(model, weights, options=LOADED)
     rest = torch.load(folder / "state.pt", weights_only=True)
     set_optimizer_state_dict(model, optimizer, rest["optimizer"], options=LOADED)
-    set_rng_state(rest["rng"])

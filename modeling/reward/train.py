@@ -16,17 +16,17 @@ training sources kept back, calibrates the margins.
 
 In: config.json (`RewardConfig`). Out: `adapter/` (peft) or `model/` (transformers) with
 reward.json, result.json with the held-out figures, holdout.jsonl with every held-out question,
-card.json. A killed run that is started again goes on from its newest checkpoint: batches and
-learning rate are functions of the step alone.
+card.json. A killed run that is started again goes on from its newest checkpoint: batches, learning
+rate and random numbers are functions of the step and the process alone.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import importlib.metadata
 import json
+import math
 import os
 import sys
 import time
@@ -42,6 +42,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_model_state_dict
 from transformers import AutoImageProcessor
 
+from modeling import tracking
 from modeling.reward import evaluate as evaluation
 from modeling.reward.config import RewardConfig
 from modeling.reward.data import (
@@ -194,16 +195,25 @@ def load_model(config: RewardConfig, accelerator: Accelerator) -> RewardVLM:
 # --- the loop ---
 
 
+def _seed(seed: int, step: int, process: int) -> int:
+    """Of the random numbers (dropout) that a process draws in a step."""
+    return int(np.random.SeedSequence([seed, 4, step, process]).generate_state(1, np.uint64)[0])
+
+
 def train(run_dir: str | Path) -> dict[str, Any]:
     """Train in `run_dir` from its config.json to its result.json, and return the result."""
     run = RunDirectory(run_dir)
     main_process = int(os.environ.get("RANK", "0")) == 0
-    with run.guarded() if main_process else contextlib.nullcontext():
+    with run.guarded(leads=main_process):
         config = run.config(RewardConfig)
+        tracking.check(config.trackers)
         precision = config.mixed_precision
         if precision == "auto":
             precision = "bf16" if torch.cuda.is_available() else "no"
-        accelerator = Accelerator(mixed_precision=precision)
+        # Several processes on a machine without an accelerator talk through gloo.
+        accelerator = Accelerator(
+            mixed_precision=precision, cpu=not torch.accelerator.is_available()
+        )
         return Training(run, config, accelerator).run_to_the_end()
 
 
@@ -252,13 +262,19 @@ class Training:
         return self._finish(before)
 
     def _resume(self) -> int:
-        latest = self.run.latest_checkpoint()
+        latest = self.run.intact_checkpoint()
         start = 0
         if latest:
             start, folder = latest
             load_state(folder, self.scorer, self.optimizer)
         if self.leads:
             self.run.drop_metrics_after(start)
+            tracking.attach(
+                self.run,
+                names=self.config.trackers,
+                project=self.config.tracker_project,
+                config=dataclasses.asdict(self.config),
+            )
         return start
 
     def _batches(self, start: int) -> Iterator[tuple[int, Batch]]:
@@ -284,6 +300,7 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.lr(step)
         self.scorer.train()
+        torch.manual_seed(_seed(self.config.seed, step, accelerator.process_index))
         target, weight = batch.target.to(device), batch.weight.to(device)
         total = accelerator.reduce(weight.sum())
         with accelerator.autocast():
@@ -292,12 +309,13 @@ class Training:
         # Parallel processes average their gradients; the loss is a mean over all their questions.
         accelerator.backward(loss * accelerator.num_processes / total)
         norm = accelerator.clip_grad_norm_(self.scorer.parameters(), self.config.max_grad_norm)
+        mean_loss = float(accelerator.reduce(loss.detach()) / total)
+        self._stop_at_nan(step + 1, mean_loss, norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         margins = margins_of(vlm, logits.detach()).cpu()
         accuracy = batch_accuracy(margins, batch.target, batch.weight)
         right, asked = accelerator.reduce(accuracy.to(device)).tolist()
-        mean_loss = float(accelerator.reduce(loss.detach()) / total)
         if self.leads:
             self.run.log(
                 step + 1,
@@ -309,6 +327,14 @@ class Training:
                 seconds=time.monotonic() - began,
             )
             self.run.progress(step + 1, self.schedule.steps, f"loss {mean_loss:.3f}")
+
+    def _stop_at_nan(self, step: int, loss: float, norm: Tensor | None) -> None:
+        if math.isfinite(loss) and (norm is None or math.isfinite(float(norm))):
+            return
+        raise RunError(
+            f"The loss of step {step} is not a number. Lower lr ({self.config.lr}), or train in "
+            f"full precision (mixed_precision is {self.config.mixed_precision})."
+        )
 
     def _checkpoint(self, done: int) -> None:
         # Every process takes part in gathering sharded weights, one writes.
@@ -326,7 +352,7 @@ class Training:
         self.scorer.eval()
         pictures = Pictures(self.data.snapshot, self.vlm.view)
         with self.accelerator.autocast():
-            return evaluation.outcomes(self.vlm, pairs, pictures)
+            return evaluation.outcomes(self.vlm, pairs, pictures, forward=self.scorer)
 
     def _figures(self, found: list[evaluation.Outcome], temperature: float) -> dict[str, Any]:
         return evaluation.figures(

@@ -1,4 +1,7 @@
 import json
+import os
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -205,6 +208,69 @@ def test_it_keeps_the_trainers_reason_for_a_failure(project: Project) -> None:
     assert "10000" in run.error
     assert "Traceback" not in run.error
     assert run.reward_model is None
+
+
+def trainers(run: TrainingRun, module: str) -> list[int]:
+    """The processes that train, without the launcher that waits for them."""
+    found = launch.leftovers(module, run.directory)
+    return [pid for pid in found if b"accelerate" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def start_run(project: Project, kind: str) -> TrainingRun:
+    config = {**CONFIG[kind], "steps": 40}
+    if kind == "policy":
+        return runs.start_policy(parent=project.policy, reward=project.reward, config=config)
+    snapshot = make_snapshot(project)
+    return runs.start_reward(snapshot=snapshot, parent=project.reward, config=config)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["reward", "policy"])
+def test_a_full_disk_fails_the_row_and_a_retry_finishes_it(project: Project, kind: str) -> None:
+    run = start_run(project, kind)
+    module = f"modeling.{kind}.train"
+    limited: list[int] = []
+
+    def fill(done: int, total: int, message: str) -> None:
+        if done >= 1 and not limited:
+            limited.extend(trainers(run, module))
+            for pid in limited:
+                resource.prlimit(pid, resource.RLIMIT_FSIZE, (16_000, resource.RLIM_INFINITY))
+
+    assert runs.execute(run, progress=fill)
+    run.refresh_from_db()
+    assert run.state == JobState.FAILED
+    assert "could not be written: " in run.error
+    assert runs.has_checkpoint(run)
+
+    assert run.retry()
+    assert runs.execute(run)
+    run.refresh_from_db()
+    assert (run.state, run.error, run.attempt) == (JobState.SUCCEEDED, "", 2)
+    rows = (Path(run.directory) / "metrics.jsonl").read_text().splitlines()
+    steps = [json.loads(row)["step"] for row in rows if "loss" in json.loads(row)]
+    assert steps == list(range(1, 41))
+
+
+@pytest.mark.slow
+def test_it_says_that_a_trainer_was_killed_and_goes_on(project: Project) -> None:
+    run = start_run(project, "reward")
+    killed: list[int] = []
+
+    def kill(done: int, total: int, message: str) -> None:
+        if done >= 1 and not killed:
+            killed.extend(trainers(run, "modeling.reward.train"))
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+
+    assert runs.execute(run, progress=kill)
+    run.refresh_from_db()
+    assert run.state == JobState.FAILED
+    assert "killed, most likely by the system when the machine's memory ran out" in run.error
+    assert run.retry()
+    assert runs.execute(run)
+    run.refresh_from_db()
+    assert run.state == JobState.SUCCEEDED
 
 
 @pytest.mark.slow

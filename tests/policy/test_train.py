@@ -11,6 +11,7 @@ import pytest
 from diffusers import FluxFillPipeline, FluxTransformer2DModel
 from PIL import Image
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from modeling.policy.train import learning_rate, main, train
 from modeling.rundir import RunDirectory, RunError
@@ -246,3 +247,23 @@ def test_it_repeats_steps_of_a_killed_attempt_exactly_under_algorithm_2(
     shutil.copytree(whole / "checkpoints" / "step-6", again / "checkpoints" / "step-6")
     train(again)
     _assert_same(again, whole)
+
+
+def test_tensorboard_shows_numbers_and_pictures_once_after_a_resume(
+    tmp_path: Path, policy_dir: Path, reward_dir: Path
+) -> None:
+    run = make_run(tmp_path / "run", policy_dir, reward_dir, sample_every=1)
+    train(run)
+    shutil.rmtree(run / "adapter")
+    shutil.rmtree(run / "checkpoints" / "step-4")
+    train(run)
+    shown = EventAccumulator(str(run / "tensorboard"), size_guidance={"images": 0}).Reload()
+    for row in RunDirectory(run).metrics():
+        number = row["tasks"]["fill"]["structure"]["reward"] if "fill" in row["tasks"] else None
+        events = shown.Scalars("tasks/fill/structure/reward") if number is not None else []
+        found = [event.value for event in events if event.step == row["step"]]
+        assert found == ([] if number is None else [pytest.approx(number)])
+    assert [event.step for event in shown.Scalars("loss")] == [1, 2, 3, 4]
+    grids = shown.Images("samples")
+    assert [event.step for event in grids] == [1, 2, 3, 4]
+    assert (grids[0].width, grids[0].height) == (3 * 36 * 4, 36 * 4)

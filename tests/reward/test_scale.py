@@ -1,0 +1,78 @@
+"""One process and two: the same losses for the same batches."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from torch.testing import assert_close
+
+from modeling import launch
+from modeling.rundir import RunDirectory
+from tests import machines
+from tests.reward.test_failures import new_run
+from tests.reward.tiny import save_tiny
+from tests.reward.worlds import snapshot
+
+MODULE = "modeling.reward.train"
+TWO_PROCESSES = machines.ROOT / "modeling" / "accelerate" / "cpu_2_processes.yaml"
+
+
+@pytest.fixture(scope="module")
+def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return snapshot(tmp_path_factory.mktemp("labels"), sources=12, holdout=4)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("base"), True)
+
+
+def start_two(run: Path) -> subprocess.Popen[bytes]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACCELERATE_CONFIG", str(TWO_PROCESSES))
+        arguments = launch.command(MODULE, run)
+    with (run / "log.txt").open("ab") as log:
+        return subprocess.Popen(
+            arguments, cwd=machines.ROOT, env=machines.ENVIRONMENT, stdout=log, stderr=log
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("output", ["lora", "full"])
+def test_two_processes_train_as_one(tmp_path: Path, labels: Path, base: Path, output: str) -> None:
+    """Batches of three pairs, so that the two have unequal parts; some end with a single pair."""
+    values: dict[str, Any] = {"batch_size": 3, "calibration_share": 0.2, "output": output}
+    one = new_run(tmp_path / "one", labels, base, **values)
+    two = new_run(tmp_path / "two", labels, base, **values)
+    assert machines.start(MODULE, one).wait(200) == 0
+    assert start_two(two).wait(200) == 0, (two / "log.txt").read_text()
+    rows = [RunDirectory(run).metrics() for run in (one, two)]
+    assert len(rows[0]) == len(rows[1]) == 8  # six steps, before and after
+    for first, second in zip(*rows, strict=True):
+        for key in set(first) - {"seconds"}:
+            assert first[key] == pytest.approx(second[key], rel=1e-4), (first["step"], key)
+    name = "adapter/adapter_model.safetensors" if output == "lora" else "model/model.safetensors"
+    # Adam divides by the root of tiny second moments, which makes rounding visible.
+    assert_close(load_file(one / name), load_file(two / name), rtol=1e-3, atol=1e-4)
+    figures = [json.loads((run / "result.json").read_text()) for run in (one, two)]
+    assert figures[0]["overall"] == figures[1]["overall"]
+
+
+@pytest.mark.slow
+def test_two_processes_leave_one_reason_and_go_on(tmp_path: Path, labels: Path, base: Path) -> None:
+    run = new_run(tmp_path / "run", labels, base, min_pairs=10_000)
+    assert start_two(run).wait(200) != 0
+    assert (
+        "at least 10000 labelled pairs" in json.loads((run / "error.json").read_text())["message"]
+    )
+    config = json.loads((run / "config.json").read_text()) | {"min_pairs": 2}
+    (run / "config.json").write_text(json.dumps(config))
+    assert start_two(run).wait(200) == 0
+    assert not (run / "error.json").exists()
+    assert os.listdir(run / "checkpoints") != []
