@@ -2,6 +2,9 @@
 
 The hash is that of the rows, whatever their order, and of the taxonomy; when the dataset was
 written and when people judged plays no part. Nothing here needs a database.
+
+Version 2 added the ties, and to preferences how reliable their annotator is and when they judged;
+datasets of version 1 are read as they are.
 """
 
 from __future__ import annotations
@@ -18,12 +21,13 @@ import pyarrow.parquet as pq
 from annotation.errors import DatasetError
 
 SCHEMA = "oneloop-dataset"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 READ_ROWS = 2000
 # Left out of the hash: the same answers given at another time are the same content.
 UNHASHED = {"judged_at"}
 
 TEXT, WHOLE, REAL = pa.string(), pa.int64(), pa.float64()
+MOMENT = pa.timestamp("us", tz="UTC")
 TABLES: dict[str, pa.Schema] = {
     "sets": pa.schema(
         [
@@ -76,7 +80,7 @@ TABLES: dict[str, pa.Schema] = {
             ("revision", WHOLE),
             ("seconds_spent", REAL),  # on the whole turn
             ("split", TEXT),
-            ("judged_at", pa.timestamp("us", tz="UTC")),
+            ("judged_at", MOMENT),
         ]
     ),
     "preferences": pa.schema(
@@ -93,6 +97,26 @@ TABLES: dict[str, pa.Schema] = {
             ("weight", REAL),
             ("split", TEXT),
             ("annotator", TEXT),
+            # From 0 (guesses) to 1, where the campaign was aggregated.
+            ("reliability", REAL),
+            ("judged_at", MOMENT),
+        ]
+    ),
+    "ties": pa.schema(
+        [
+            ("set", WHOLE),
+            ("task", TEXT),
+            ("dimension", TEXT),
+            ("prompt", TEXT),
+            ("source", TEXT),
+            ("mask", TEXT),
+            ("first", TEXT),
+            ("second", TEXT),
+            ("weight", REAL),
+            ("split", TEXT),
+            ("annotator", TEXT),
+            ("reliability", REAL),
+            ("judged_at", MOMENT),
         ]
     ),
 }
@@ -100,7 +124,17 @@ PICTURES = {
     "sets": ("source", "mask"),
     "candidates": ("image",),
     "preferences": ("chosen", "rejected", "source", "mask"),
+    "ties": ("first", "second", "source", "mask"),
 }
+
+
+def tables_of(version: int) -> dict[str, pa.Schema]:
+    """The tables of a dataset of that schema version."""
+    if version >= 2:
+        return TABLES
+    preferences = TABLES["preferences"]
+    short = pa.schema([f for f in preferences if f.name not in ("reliability", "judged_at")])
+    return {name: t for name, t in TABLES.items() if name != "ties"} | {"preferences": short}
 
 
 # Hashing ----------------------------------------------------------------------------------------
@@ -126,8 +160,10 @@ def _canonical(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def content_hash(sums: Mapping[str, str], taxonomy: Mapping[str, Any]) -> str:
-    content = {"version": SCHEMA_VERSION, "tables": dict(sums), "taxonomy": taxonomy}
+def content_hash(
+    sums: Mapping[str, str], taxonomy: Mapping[str, Any], version: int = SCHEMA_VERSION
+) -> str:
+    content = {"version": version, "tables": dict(sums), "taxonomy": taxonomy}
     return hashlib.sha256(_canonical(content)).hexdigest()
 
 
@@ -154,10 +190,11 @@ def read_card(directory: Path | str) -> dict[str, Any]:
         ) from None
     if not isinstance(card, dict) or card.get("schema") != SCHEMA:
         raise DatasetError(f"'{path}' is not the card of a dataset of this kind.")
-    if card.get("schema_version") != SCHEMA_VERSION:
+    if card.get("schema_version") not in range(1, SCHEMA_VERSION + 1):
         raise DatasetError(
             f"'{path}' has schema version {card.get('schema_version')}; this version of the "
-            f"program reads {SCHEMA_VERSION}. Export the dataset again, or update the program."
+            f"program reads up to {SCHEMA_VERSION}. Export the dataset again, or update the "
+            "program."
         )
     return card
 
@@ -171,7 +208,8 @@ def rows(directory: Path | str, table: str) -> Iterator[dict[str, Any]]:
     except (OSError, pa.ArrowException) as error:
         raise DatasetError(f"'{path}' is damaged ({error}). Export the dataset again.") from None
     with file:
-        if not file.schema_arrow.equals(TABLES[table]):
+        known = [tables_of(version).get(table) for version in range(1, SCHEMA_VERSION + 1)]
+        if not any(schema and file.schema_arrow.equals(schema) for schema in known):
             raise DatasetError(f"'{path}' has other columns than a dataset of this version.")
         try:
             for batch in file.iter_batches(batch_size=READ_ROWS):
@@ -185,7 +223,8 @@ def rows(directory: Path | str, table: str) -> Iterator[dict[str, Any]]:
 def verify(directory: Path | str) -> dict[str, Any]:
     """Compare rows and pictures with the card, which is returned; raises DatasetError."""
     card = read_card(directory)
-    digests = {name: RowDigest() for name in TABLES}
+    version = card["schema_version"]
+    digests = {name: RowDigest() for name in tables_of(version)}
     checked: set[str] = set()
     for name, digest in digests.items():
         for row in rows(directory, name):
@@ -201,7 +240,7 @@ def verify(directory: Path | str) -> dict[str, Any]:
                 f"{card['counts'].get(name)}. Export the dataset again."
             )
     sums = {name: digest.hex() for name, digest in digests.items()}
-    if content_hash(sums, card["taxonomy"]) != card["content_hash"]:
+    if content_hash(sums, card["taxonomy"], version) != card["content_hash"]:
         raise DatasetError(
             f"The rows of '{directory}' are not those its card was written for: the content hash "
             "differs. Export the dataset again."

@@ -6,6 +6,7 @@
     candidates.parquet   one row per candidate, with every value drawn for it
     judgments.parquet    one row per judgment, no-difference and cannot-judge among them
     preferences.parquet  the derived pairs
+    ties.parquet         pairs between which somebody found no difference
     images/ab/<sha256>.png
 
 Everything is streamed: memory does not grow with the number of judgments. The content hash is that
@@ -46,7 +47,7 @@ from annotation.dataset_files import (
     verify,
 )
 from annotation.errors import DatasetError
-from annotation.models import Dimension, Judgment
+from annotation.models import Aggregation, Dimension, Judgment
 from generation import images
 from generation.models import Candidate, CandidateSet, Image, Policy, Source, Task
 
@@ -130,15 +131,42 @@ def _write_judgments(tables: _Tables, judgments: QuerySet[Judgment]) -> None:
     judged = preferences.with_context(judgments).select_related(
         "assignment__item__campaign", "wording"
     )
+    accuracies = _accuracies(judgments)
     for chunk in _chunks(judged.order_by("pk").iterator(chunk_size=CHUNK)):
         shown = preferences.candidates_of({row.set_id for row in chunk})
         for row in chunk:
             candidates = shown.get(row.set_id, [])
             indexes = {candidate.pk: candidate.index for candidate in candidates}
             tables.add("judgments", _judgment_row(row, indexes))
+            turn = row.assignment
+            accuracy = accuracies.get((turn.item.campaign_id, turn.annotator_id, row.dimension_id))
+            common = {
+                "annotator": pseudonym(turn.annotator_id),
+                "reliability": _reliability(accuracy, len(candidates)),
+                "judged_at": row.created_at,
+            }
             for preference in preferences.of_judgment(row, candidates):
-                annotator = pseudonym(preference.annotator)
-                tables.add("preferences", asdict(preference) | {"annotator": annotator})
+                tables.add("preferences", asdict(preference) | common)
+            for tie in preferences.ties_of(row, candidates):
+                tables.add("ties", asdict(tie) | common)
+
+
+def _accuracies(judgments: QuerySet[Judgment]) -> dict[tuple[int, int, int], float]:
+    """By campaign, person and dimension, where the campaign was aggregated."""
+    campaigns = judgments.values("assignment__item__campaign")
+    return {
+        (found.campaign_id, entry["user"], entry["dimension"]): entry["accuracy"]
+        for found in Aggregation.objects.filter(campaign__in=campaigns)
+        for entry in found.reliability
+    }
+
+
+def _reliability(accuracy: float | None, candidates: int) -> float | None:
+    """How much better than guessing answers of that accuracy are, 0 to 1."""
+    if accuracy is None:
+        return None
+    chance = 1 / (candidates + 1)  # one of the candidates, or no difference
+    return round(max(0.0, (accuracy - chance) / (1 - chance)), 4)
 
 
 def _judgment_row(row: Judgment, indexes: Mapping[int, int]) -> dict[str, Any]:
@@ -266,7 +294,7 @@ def _readme(card: Mapping[str, Any]) -> str:
     configs = "".join(
         f"- config_name: {name}\n  data_files: {name}.parquet\n"
         + ("  default: true\n" if name == "preferences" else "")
-        for name in ["preferences", "judgments", "candidates", "sets"]
+        for name in ["preferences", "ties", "judgments", "candidates", "sets"]
     )
     counts = ", ".join(f"{count} {name}" for name, count in card["counts"].items())
     asked = "".join(
@@ -277,7 +305,8 @@ def _readme(card: Mapping[str, Any]) -> str:
         f"---\nconfigs:\n{configs}---\n\n# Judgments of image edits\n\n{counts}.\n\n"
         f"People were asked, dimension by dimension:\n\n{asked}\n"
         "`preferences.parquet` is derived from `judgments.parquet`: best over worst (direct, "
-        "weight 1) and best over the others, the others over worst (implied, weight 0.5). "
+        "weight 1) and best over the others, the others over worst (implied, weight 0.5); "
+        "`ties.parquet` holds every pair of a set in which no difference was found (weight 0.5). "
         "Pictures are named by the sha256 of their file: `images/ab/<sha256>.png`.\n\n"
         f"Content hash: `{card['content_hash']}`\n"
     )

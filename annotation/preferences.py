@@ -2,13 +2,14 @@
 
 A best and a worst of N say that the best beats the worst (direct), that the best beats each of the
 others, and that each of the others beats the worst (implied): for N = 4 five of the six relations.
+"No difference" says that every pair is a tie; "can't judge" says nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import combinations, islice
 from typing import Literal
 
 from django.db.models import QuerySet
@@ -18,6 +19,8 @@ from generation.models import Candidate
 
 DIRECT_WEIGHT = 1.0
 IMPLIED_WEIGHT = 0.5
+# All pairs of four candidates then weigh 3, as a best and a worst of four do.
+TIED_WEIGHT = 0.5
 CHUNK = 2000
 
 
@@ -34,6 +37,23 @@ class Preference:
     chosen: str
     rejected: str
     relation: Literal["direct", "implied"]
+    weight: float
+    split: str
+    annotator: int
+
+
+@dataclass(frozen=True)
+class Tie:
+    """Two candidates between which somebody found no difference; see `Preference`."""
+
+    set: int
+    task: str
+    dimension: str
+    prompt: str
+    source: str
+    mask: str
+    first: str
+    second: str
     weight: float
     split: str
     annotator: int
@@ -107,6 +127,28 @@ def of_judgment(judgment: Judgment, shown: list[Shown]) -> Iterator[Preference]:
             rejected=rejected,
             relation=relation,
             weight=DIRECT_WEIGHT if relation == "direct" else IMPLIED_WEIGHT,
+            split=source.split,
+            annotator=judgment.assignment.annotator_id,
+        )
+
+
+def ties_of(judgment: Judgment, shown: list[Shown]) -> Iterator[Tie]:
+    if judgment.outcome != Judgment.Outcome.NO_DIFFERENCE:
+        return
+    source = judgment.set.source
+    for first, second in combinations(shown, 2):
+        if first.image == second.image:
+            continue
+        yield Tie(
+            set=judgment.set_id,
+            task=source.task.slug,
+            dimension=judgment.dimension.slug,
+            prompt=source.effective_prompt,
+            source=source.image.sha256,
+            mask=source.mask.sha256,
+            first=first.image,
+            second=second.image,
+            weight=TIED_WEIGHT,
             split=source.split,
             annotator=judgment.assignment.annotator_id,
         )

@@ -11,6 +11,8 @@ from modeling.reward.view import ViewConfig
 from modeling.rundir import TRACKERS, RunError, load_config
 
 CHOICES = {
+    "order": ("both", "random"),
+    "ties": ("off", "fixed", "trained"),
     "output": ("lora", "full"),
     "mixed_precision": ("auto", "no", "bf16"),
     "quantisation": QUANTISATIONS,
@@ -52,6 +54,25 @@ class RewardConfig:
     max_grad_norm: float = 1.0
     # Share of each batch that shows pictures of two sources and asks for each of their prompts.
     swap_share: float = 0.25
+    # "both" shows every pair in both orders, as the paper does; "random" in one that is drawn anew
+    # for every step, which halves the work and leaves position bias to chance.
+    order: str = "both"
+
+    # What "no difference" answers teach: nothing ("off"), or a third answer (Davidson's model),
+    # whose strength is a trained number or a fixed one.
+    ties: str = "off"
+    # That strength, at the start or for good; 0 takes it from the share of ties in the labels.
+    tie_strength: float = 0.0
+    # Learning rate of its logarithm, with the same schedule as the weights'.
+    tie_lr: float = 0.02
+    # Times the snapshot's weight (0.5) of relations that a best and a worst only imply; 0 leaves
+    # them out.
+    implied_weight: float = 1.0
+    # Weigh answers by how reliable their annotator is, where `manage.py aggregate` estimated it.
+    reliability: bool = False
+    # Answers this many days older than the newest weigh half; 0 = age does not matter.
+    half_life_days: float = 0.0
+
     # Share of the training sources kept back to fit the temperature.
     calibration_share: float = 0.1
 
@@ -97,10 +118,22 @@ class RewardConfig:
             self._number(name, 0, math.inf, whole=True)
         for name in ("warmup", "swap_share", "calibration_share", "lora_dropout"):
             self._number(name, 0, 0.9)
-        for name in ("weight_decay", "max_grad_norm", "lora_alpha", "lr", "epochs"):
+        for name in (
+            "weight_decay",
+            "max_grad_norm",
+            "lora_alpha",
+            "lr",
+            "epochs",
+            "tie_strength",
+            "tie_lr",
+            "implied_weight",
+            "half_life_days",
+        ):
             self._number(name, 0, math.inf)
         if self.lr == 0 or self.max_grad_norm == 0:
             raise ValueError("lr and max_grad_norm must be above 0")
+        if not isinstance(self.reliability, bool):
+            raise ValueError(f"reliability must be true or false, not {self.reliability!r}")
         if self.steps == 0 and self.epochs == 0:
             raise ValueError("give steps or epochs: both are 0")
         unknown = sorted(set(self.trackers) - set(TRACKERS))

@@ -1,10 +1,13 @@
 """Read a snapshot's preferences as pairs of pictures with questions.
 
 A pair shows two candidates of one set and asks every dimension that somebody judged for it;
-answers of several annotators are averaged. A *swap* shows the chosen pictures of two sources of one
-task, each good for its own prompt, and asks a prompt-using dimension once with either prompt: the
-same two pictures, so that only reading the prompt tells the questions apart. Ordinary pairs do not
-teach this, since the better drawn candidate usually is the better match, too.
+answers of several annotators are averaged, each with its weight (see `labels`). Where ties are
+asked for, a question also knows the share of the answers that found no difference.
+
+A *swap* shows the chosen pictures of two sources of one task, each good for its own prompt, and
+asks a prompt-using dimension once with either prompt: the same two pictures, so that only reading
+the prompt tells the questions apart. Ordinary pairs do not teach this, since the better drawn
+candidate usually is the better match, too.
 
 Shapes: N distinct pictures of a batch, B shown orders (two a pair), D questions.
 """
@@ -43,6 +46,10 @@ COLUMNS = [
     "weight",
     "split",
 ]
+# Of the answer's weight; datasets of version 1 lack them.
+LATER_COLUMNS = ["reliability", "judged_at"]
+TIE_COLUMNS = [c for c in COLUMNS if c not in ("chosen", "rejected", "relation")]
+TIE_COLUMNS += ["first", "second", *LATER_COLUMNS]
 CACHE_BYTES = 2**30
 
 
@@ -59,9 +66,10 @@ class Shown:
 class Question:
     dimension: str
     query: str
-    target: float  # share of the answers that call the first picture the better one
+    target: float  # share of the decided answers that call the first picture the better one
     weight: float
-    relation: str  # direct, implied or swap
+    relation: str  # direct, implied, swap or tied
+    tie: float = 0.0  # share of all answers that found no difference
 
 
 @dataclass(frozen=True)
@@ -100,20 +108,28 @@ class Snapshot:
         self.card: dict[str, Any] = json.loads((self.directory / "card.json").read_text())
         self.tasks: dict[str, Any] = self.card["taxonomy"]["tasks"]
         self.dimensions: dict[str, Any] = self.card["taxonomy"]["dimensions"]
-        table = pq.read_table(self.directory / "preferences.parquet", columns=COLUMNS)
-        self.rows: list[dict[str, Any]] = table.to_pylist()
+        self.rows = self._read("preferences.parquet", COLUMNS + LATER_COLUMNS)
+        self.ties: list[dict[str, Any]] = []
+        if (self.directory / "ties.parquet").is_file():
+            self.ties = self._read("ties.parquet", TIE_COLUMNS)
         self._check()
+
+    def _read(self, name: str, columns: list[str]) -> list[dict[str, Any]]:
+        file = pq.ParquetFile(self.directory / name)
+        there = set(file.schema_arrow.names)
+        rows: list[dict[str, Any]] = file.read([c for c in columns if c in there]).to_pylist()
+        return rows
 
     def _check(self) -> None:
         for column, known in (("task", self.tasks), ("dimension", self.dimensions)):
-            unknown = {row[column] for row in self.rows} - set(known)
+            unknown = {row[column] for row in self.rows + self.ties} - set(known)
             if unknown:
                 raise RunError(
                     f"The snapshot's card.json does not describe the {column} "
                     f"'{sorted(unknown)[0]}' that its preferences name."
                 )
         splits = defaultdict(set)
-        for row in self.rows:
+        for row in self.rows + self.ties:
             if row["source"]:
                 splits[row["source"]].add(row["split"])
         both = sorted(source for source, found in splits.items() if len(found) > 1)
@@ -153,13 +169,20 @@ def _shown(row: dict[str, Any], image: str) -> Shown:
     return Shown(image=image, source=row["source"] or "", mask=row["mask"] or "")
 
 
-def pairs_of(snapshot: Snapshot, split: str) -> list[Pair]:
-    """All judged pairs of a split, in a fixed order; questions without a majority are left out."""
+def pairs_of(snapshot: Snapshot, split: str, *, ties: bool = False) -> list[Pair]:
+    """All judged pairs of a split, in a fixed order; questions without a majority are left out.
+
+    With `ties` answers that found no difference count, too; without, nobody gave them.
+    """
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
     for row in snapshot.rows:
         if row["split"] == split and row["chosen"] != row["rejected"]:
             low, high = sorted((row["chosen"], row["rejected"]))
             groups[(str(row["set"]), low, high)].append(row)
+    for row in snapshot.ties if ties else []:
+        if row["split"] == split:
+            low, high = sorted((row["first"], row["second"]))
+            groups[(str(row["set"]), low, high)].append({**row, "relation": "tied"})
     pairs = []
     sizes: dict[str, tuple[int, int]] = {}
     for (group, low, high), rows in sorted(groups.items()):
@@ -195,20 +218,33 @@ def _questions(
     questions = []
     for dimension, judged in sorted(by_dimension.items()):
         total = sum(row["weight"] for row in judged)
-        won = sum(row["weight"] for row in judged if row["chosen"] == first)
-        if total <= 0 or won * 2 == total:
+        decided = [row for row in judged if row["relation"] != "tied"]
+        tied = sum(row["weight"] for row in judged if row["relation"] == "tied")
+        won = sum(row["weight"] for row in decided if row["chosen"] == first)
+        if total <= 0 or (not tied and won * 2 == total):
             continue
-        direct = any(row["relation"] == "direct" for row in judged)
+        relations = {row["relation"] for row in judged}
         questions.append(
             Question(
                 dimension=dimension,
                 query=snapshot.query(judged[0]["task"], dimension, judged[0]["prompt"]),
-                target=won / total,
+                target=won / (total - tied) if decided else 0.5,
                 weight=total / len(judged),
-                relation="direct" if direct else "implied",
+                relation=next(r for r in ("direct", "implied", "tied") if r in relations),
+                tie=tied / total,
             )
         )
     return tuple(questions)
+
+
+def tied_pairs(snapshot: Snapshot, split: str) -> list[Pair]:
+    """Pairs of a split between which everybody who answered found no difference."""
+    found = []
+    for pair in pairs_of(snapshot, split, ties=True):
+        questions = tuple(question for question in pair.questions if question.tie == 1)
+        if questions:
+            found.append(replace(pair, key=f"tied:{pair.key}", questions=questions))
+    return found
 
 
 def good_pictures(snapshot: Snapshot, split: str) -> list[Good]:
@@ -386,7 +422,10 @@ class Pictures:
 
 @dataclass
 class Batch:
-    """Both orders of every pair: order 2i shows pair i as it is, 2i + 1 the other way round."""
+    """The orders in which pairs are shown, and what is right about them.
+
+    In both orders 2i shows pair i as it is, 2i + 1 the other way round; otherwise i shows pair i.
+    """
 
     images: Tensor  # (N, 3, H, W)
     # B rows (first, second) of indices into `images`, with the context before them if shown.
@@ -394,31 +433,43 @@ class Batch:
     queries: list[list[str]]  # B rows of D
     target: Tensor  # (B, D), 0 where a row is shorter
     weight: Tensor  # (B, D), 0 where a row is shorter
+    tie: Tensor  # (B, D), the share of answers that found no difference
+    judged: Tensor  # (B, D), whether people answered, who could find none
 
 
-def make_batch(pairs: Sequence[Pair], pictures: Pictures) -> Batch:
+def make_batch(pairs: Sequence[Pair], pictures: Pictures, *, both: bool = True) -> Batch:
     places: dict[Shown, int] = {}
     for pair in pairs:
-        for shown in (pair.first, pair.second):
-            places.setdefault(shown, len(places))
+        for picture in (pair.first, pair.second):
+            places.setdefault(picture, len(places))
     width = max(len(pair.questions) for pair in pairs)
-    target = torch.zeros(2 * len(pairs), width)
-    weight = torch.zeros(2 * len(pairs), width)
+    each = 2 if both else 1
+    target, weight, tie = (torch.zeros(each * len(pairs), width) for _ in range(3))
+    judged = torch.zeros(each * len(pairs), width, dtype=torch.bool)
     orders: list[tuple[int, ...]] = []
     queries = []
     for i, pair in enumerate(pairs):
         a, b = places[pair.first], places[pair.second]
-        orders += [(a, b), (b, a)]
-        queries += [[question.query for question in pair.questions]] * 2
+        orders += [(a, b), (b, a)][:each]
+        queries += [[question.query for question in pair.questions]] * each
+        rows = slice(each * i, each * (i + 1))
         for d, question in enumerate(pair.questions):
-            target[2 * i, d], target[2 * i + 1, d] = question.target, 1 - question.target
-            weight[2 * i : 2 * i + 2, d] = question.weight / 2
+            target[rows, d] = torch.tensor([question.target, 1 - question.target])[:each]
+            weight[rows, d] = question.weight / each
+            tie[rows, d] = question.tie
+            judged[rows, d] = question.relation != "swap"
     images = pictures.views(list(places), pairs[0].size)
     contexts = pictures.contexts(pairs, pairs[0].size)
     if contexts is not None:
-        orders = [(len(places) + row // 2, *order) for row, order in enumerate(orders)]
+        orders = [(len(places) + row // each, *order) for row, order in enumerate(orders)]
         images = torch.cat([images, contexts])
-    return Batch(images, orders, queries, target, weight)
+    return Batch(images, orders, queries, target, weight, tie, judged)
+
+
+def turned(pair: Pair) -> Pair:
+    """The same pair and answers with the pictures the other way round."""
+    questions = tuple(replace(q, target=1 - q.target) for q in pair.questions)
+    return replace(pair, first=pair.second, second=pair.first, questions=questions)
 
 
 def shard(pairs: list[Pair], index: int, count: int) -> list[Pair]:

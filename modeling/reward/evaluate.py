@@ -10,6 +10,10 @@ prompt swap        pictures a and b were chosen for the prompts A and B of two s
                    averaged: the pictures are the same on both sides, so half is chance for whoever
                    ignores the prompt; `questions` is the share of single questions right.
 position           share of questions with the same winner in both orders
+ties               how well held-out "no difference" answers are predicted: auc is the chance that
+                   the margin of a pair that people found equal is nearer to 0 than that of a pair
+                   they decided, half being a guess (interval: Hanley and McNeil 1982); with a
+                   strength nu (see `objective`) the mean P(tie) on tied and on decided pairs
 calibration        expected calibration error of sigmoid(margin) over single orders, in ten bins
 
 A dimension of a task with enough held-out pairs whose interval reaches down to chance is
@@ -42,13 +46,14 @@ from modeling.reward.data import (
     good_pictures,
     make_batch,
     pairs_of,
+    tied_pairs,
 )
 from modeling.reward.scoring import answer_logits, margins_of
 from modeling.reward.vlm import RewardVLM, load_reward_vlm
 from modeling.rundir import RunError
 from modeling.statistics import Difference, paired_difference, wilson
 
-Forward = Callable[[Tensor, list[tuple[int, int]], list[list[str]]], Tensor]
+Forward = Callable[[Tensor, list[tuple[int, ...]], list[list[str]]], Tensor]
 BINS = 10
 SWAPS_EACH = 100
 
@@ -189,9 +194,15 @@ def fit_temperature(found: Sequence[Outcome]) -> float:
     return float(candidates[int(np.argmin(losses))])
 
 
-def figures(found: Sequence[Outcome], *, min_test_pairs: int, temperature: float) -> dict[str, Any]:
+def figures(
+    found: Sequence[Outcome],
+    *,
+    min_test_pairs: int,
+    temperature: float,
+    tie_strength: float | None = None,
+) -> dict[str, Any]:
     """Everything `result.json` says about held-out pairs; see the module docstring."""
-    judged = [o for o in found if o.relation != "swap"]
+    judged = [o for o in found if o.relation in ("direct", "implied")]
     direct = [o for o in judged if o.relation == "direct"]
     implied = [o for o in judged if o.relation == "implied"]
     swaps = swap_results(found)
@@ -213,6 +224,7 @@ def figures(found: Sequence[Outcome], *, min_test_pairs: int, temperature: float
             "questions": share(questions),
             "cells": _table((task, dimension, correct) for _, task, dimension, correct in swaps),
         },
+        "ties": tie_figures(found, temperature=temperature, strength=tie_strength),
         "position_consistency": share([float(o.consistent) for o in judged]),
         "calibration": {
             "ece": calibration_error(probabilities, hits) if judged else None,
@@ -222,6 +234,44 @@ def figures(found: Sequence[Outcome], *, min_test_pairs: int, temperature: float
         "excluded": excluded,
         "untested": untested,
     }
+
+
+def tie_figures(
+    found: Sequence[Outcome], *, temperature: float, strength: float | None
+) -> dict[str, Any] | None:
+    """Figures of held-out ties against best/worst pairs; None without ties."""
+    tied, clear = (
+        np.abs([o.score for o in found if o.relation == relation])
+        for relation in ("tied", "direct")
+    )
+    if not len(tied) or not len(clear):
+        return None
+    below = np.searchsorted(np.sort(clear), tied, "left")
+    up_to = np.searchsorted(np.sort(clear), tied, "right")
+    # Ties among the margins themselves count half.
+    auc = float(1 - (below + up_to).mean() / 2 / len(clear))
+    error = auc_error(auc, len(tied), len(clear))
+    report: dict[str, Any] = {
+        "auc": auc,
+        "low": max(0.0, auc - 1.96 * error),
+        "high": min(1.0, auc + 1.96 * error),
+        "n_tied": len(tied),
+        "n_decided": len(clear),
+        "strength": strength,
+    }
+    if strength is not None:
+        for name, margins in (("tied", tied), ("decided", clear)):
+            # The strength was trained beside margins without a temperature.
+            chances = strength / (strength + 2 * np.cosh(np.minimum(margins * temperature, 60) / 2))
+            report[f"probability_{name}"] = float(chances.mean())
+    return report
+
+
+def auc_error(auc: float, positives: int, negatives: int) -> float:
+    """Standard error of an area under the ROC curve (Hanley and McNeil 1982, equation 1)."""
+    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+    spread = (positives - 1) * (q1 - auc**2) + (negatives - 1) * (q2 - auc**2)
+    return float(np.sqrt(max(0.0, auc * (1 - auc) + spread) / (positives * negatives)))
 
 
 def doubts(
@@ -245,9 +295,10 @@ def doubts(
 
 
 def evaluation_pairs(snapshot: Snapshot, split: str) -> list[Pair]:
-    """The pairs and swaps of a split; the same for every model, so that models can be compared."""
+    """Pairs, swaps and ties of a split; the same for every model, so that they can be compared."""
     swaps = Swaps(snapshot, good_pictures(snapshot, split))
-    return pairs_of(snapshot, split) + swaps.spread(np.random.default_rng(0), SWAPS_EACH)
+    drawn = swaps.spread(np.random.default_rng(0), SWAPS_EACH)
+    return pairs_of(snapshot, split) + drawn + tied_pairs(snapshot, split)
 
 
 def evaluate(
@@ -334,6 +385,12 @@ def table(report: dict[str, Any]) -> str:
             lines.append(f"{task:<18}{dimension + ' swap':<18}{_cell(cell)}")
     lines.append(f"{'prompt swap':<36}{_cell(report['prompt_swap']['overall'])}")
     lines.append(f"{'position consistency':<36}{_cell(report['position_consistency'])}")
+    ties = report["ties"]
+    if ties:
+        lines.append(
+            f"{'ties':<36}{ties['n_tied']:>5}{ties['auc']:>10.3f}  "
+            f"[{ties['low']:.3f}, {ties['high']:.3f}]"
+        )
     calibration = report["calibration"]
     if calibration["ece"] is not None:
         lines.append(

@@ -45,99 +45,19 @@ from transformers import AutoImageProcessor
 from modeling import tracking
 from modeling.reward import evaluate as evaluation
 from modeling.reward.config import RewardConfig
-from modeling.reward.data import (
-    Batch,
-    Pair,
-    Pictures,
-    Snapshot,
-    Swaps,
-    batches_of_epoch,
-    calibration_split,
-    count_questions,
-    good_pictures,
-    make_batch,
-    pairs_of,
-    shard,
-    steps_for,
+from modeling.reward.data import Batch, Pair, Pictures, count_questions, make_batch, shard
+from modeling.reward.objective import (
+    answer_loss,
+    batch_accuracy,
+    davidson_loss,
+    strength_of,
 )
-from modeling.reward.objective import answer_loss, batch_accuracy
+from modeling.reward.schedule import Schedule, load_data, share_of_ties
 from modeling.reward.scoring import answer_logits, margins_of
 from modeling.reward.state import WHOLE, gather_state, load_state, write_state
 from modeling.reward.view import ViewConfig
 from modeling.reward.vlm import RewardVLM, attach_lora, load_reward_vlm, write_settings
 from modeling.rundir import RunDirectory, RunError, die_with_parent
-
-# --- data ---
-
-
-@dataclasses.dataclass
-class Data:
-    snapshot: Snapshot
-    train: list[Pair]
-    calibration: list[Pair]
-    holdout: list[Pair]  # with their swaps
-    swaps: Swaps
-
-
-def load_data(config: RewardConfig) -> Data:
-    snapshot = Snapshot(config.snapshot)
-    splits = sorted({row["split"] for row in snapshot.rows})
-    everything = [p for s in splits if s != config.holdout for p in pairs_of(snapshot, s)]
-    found = count_questions(everything)
-    if found < config.min_pairs:
-        raise RunError(
-            f"Training needs at least {config.min_pairs} labelled pairs; the snapshot has {found} "
-            "outside its holdout. Label more sets."
-        )
-    train, calibration = calibration_split(everything, config.calibration_share, config.seed)
-    sources = {pair.source for pair in train}
-    goods = [
-        good
-        for split in splits
-        if split != config.holdout
-        for good in good_pictures(snapshot, split)
-        if good.shown.source in sources
-    ]
-    return Data(
-        snapshot=snapshot,
-        train=train,
-        calibration=calibration,
-        holdout=evaluation.evaluation_pairs(snapshot, config.holdout),
-        swaps=Swaps(snapshot, goods),
-    )
-
-
-class Schedule:
-    """Which pairs each step sees: a function of the step, so that a resumed run sees the same."""
-
-    def __init__(self, data: Data, config: RewardConfig) -> None:
-        self.data, self.config = data, config
-        self.swap_count = round(config.swap_share * config.batch_size) if data.swaps else 0
-        self.batch_size = max(1, config.batch_size - self.swap_count)
-        self.per_epoch = steps_for(data.train, steps=0, epochs=1, batch_size=self.batch_size)
-        self.steps = steps_for(
-            data.train, steps=config.steps, epochs=config.epochs, batch_size=self.batch_size
-        )
-        self.epoch, self.batches = -1, list[list[Pair]]()
-
-    def pairs(self, step: int) -> list[Pair]:
-        epoch, place = divmod(step, self.per_epoch)
-        if epoch != self.epoch:
-            self.epoch = epoch
-            self.batches = batches_of_epoch(
-                self.data.train, batch_size=self.batch_size, seed=self.config.seed, epoch=epoch
-            )
-        pairs = list(self.batches[place])
-        if self.swap_count:
-            rng = np.random.default_rng([self.config.seed, 3, step])
-            pairs += self.data.swaps.draw(rng, self.swap_count, pairs[0].size)
-        return pairs
-
-    def lr(self, step: int) -> float:
-        warm = max(1, round(self.config.warmup * self.steps))
-        rising, falling = (step + 1) / warm, (self.steps - step) / max(1, self.steps - warm)
-        return self.config.lr * min(1.0, rising, falling)
-
 
 # --- model ---
 
@@ -145,15 +65,28 @@ class Schedule:
 class AnswerModel(nn.Module):
     """The whole forward as one module, for the wrappers of parallel training."""
 
-    def __init__(self, vlm: RewardVLM) -> None:
+    def __init__(self, vlm: RewardVLM, log_strength: Tensor | None = None) -> None:
         super().__init__()
         self.vlm = vlm
         self.model = vlm.model
+        # log nu of Davidson's model, (1,), where ties are learnt from.
+        self.log_strength = None if log_strength is None else nn.Parameter(log_strength)
 
     def forward(
         self, images: Tensor, orders: list[tuple[int, ...]], queries: list[list[str]]
-    ) -> Tensor:
-        return answer_logits(self.vlm, images, orders, queries)
+    ) -> tuple[Tensor, Tensor | None]:
+        """Logits (B, D, V), and log nu: a wrapper gathers sharded weights in here alone."""
+        logits = answer_logits(self.vlm, images, orders, queries)
+        return logits, None if self.log_strength is None else self.log_strength.clone()
+
+
+def tie_strength(config: RewardConfig, pairs: list[Pair]) -> Tensor | None:
+    """log nu (1,) to start from; None where no tie is to be learnt from."""
+    share = share_of_ties(pairs)
+    if config.ties == "off" or share == 0:
+        return None
+    strength = config.tie_strength or strength_of(min(share, 0.9))
+    return torch.tensor([math.log(strength)])
 
 
 def load_model(config: RewardConfig, accelerator: Accelerator) -> RewardVLM:
@@ -231,14 +164,26 @@ class Training:
         self.base_temperature, self.vlm.temperature = self.vlm.temperature, 1.0
         if not config.quantisation:
             self.vlm.model.to(accelerator.device)
-        scorer = AnswerModel(self.vlm)
-        parameters = [p for p in scorer.parameters() if p.requires_grad]
+        scorer = AnswerModel(self.vlm, tie_strength(config, self.data.train))
+        groups, self.rates = self._parameters(scorer)
         optimizer = torch.optim.AdamW(
-            parameters, lr=config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay
+            groups, lr=config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay
         )
         self.scorer, prepared = accelerator.prepare(scorer, optimizer)
         self.optimizer: torch.optim.Optimizer = getattr(prepared, "optimizer", prepared)
         self.pictures = Pictures(self.data.snapshot, self.vlm.view)
+
+    def _parameters(self, scorer: AnswerModel) -> tuple[list[dict[str, Any]], list[float]]:
+        """The optimiser's groups and their peak learning rates."""
+        weights = [p for p in scorer.model.parameters() if p.requires_grad]
+        groups: list[dict[str, Any]] = [{"params": weights}]
+        rates = [self.config.lr]
+        if scorer.log_strength is not None:
+            scorer.log_strength.requires_grad_(self.config.ties == "trained")
+            if self.config.ties == "trained":
+                groups.append({"params": [scorer.log_strength], "weight_decay": 0.0})
+                rates.append(self.config.tie_lr)
+        return groups, rates
 
     @property
     def leads(self) -> bool:
@@ -282,7 +227,8 @@ class Training:
         index, count = self.accelerator.process_index, self.accelerator.num_processes
 
         def make(step: int) -> Batch:
-            return make_batch(shard(self.schedule.pairs(step), index, count), self.pictures)
+            pairs = shard(self.schedule.pairs(step), index, count)
+            return make_batch(pairs, self.pictures, both=self.config.order == "both")
 
         with ThreadPoolExecutor(1) as pool:
             coming: Future[Batch] | None = None
@@ -297,15 +243,15 @@ class Training:
         began = time.monotonic()
         accelerator, vlm = self.accelerator, self.vlm
         device = accelerator.device
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule.lr(step)
+        warmed = self.schedule.warmed(step)
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * warmed
         self.scorer.train()
         torch.manual_seed(_seed(self.config.seed, step, accelerator.process_index))
-        target, weight = batch.target.to(device), batch.weight.to(device)
-        total = accelerator.reduce(weight.sum())
+        total = accelerator.reduce(batch.weight.sum().to(device))
         with accelerator.autocast():
-            logits = self.scorer(batch.images.to(device), batch.orders, batch.queries)
-        loss = answer_loss(logits, vlm.yes_id, vlm.no_id, target, weight)
+            logits, strength = self.scorer(batch.images.to(device), batch.orders, batch.queries)
+        loss = self._loss(batch, logits, strength)
         # Parallel processes average their gradients; the loss is a mean over all their questions.
         accelerator.backward(loss * accelerator.num_processes / total)
         norm = accelerator.clip_grad_norm_(self.scorer.parameters(), self.config.max_grad_norm)
@@ -314,7 +260,8 @@ class Training:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         margins = margins_of(vlm, logits.detach()).cpu()
-        accuracy = batch_accuracy(margins, batch.target, batch.weight)
+        both = self.config.order == "both"
+        accuracy = batch_accuracy(margins, batch.target, batch.weight, both=both)
         right, asked = accelerator.reduce(accuracy.to(device)).tolist()
         if self.leads:
             self.run.log(
@@ -322,11 +269,20 @@ class Training:
                 loss=mean_loss,
                 accuracy=right / max(1, asked),
                 questions=int(asked),
-                lr=self.schedule.lr(step),
+                lr=self.config.lr * warmed,
                 grad_norm=float(norm) if norm is not None else None,
+                **({} if strength is None else {"tie_strength": math.exp(float(strength))}),
                 seconds=time.monotonic() - began,
             )
             self.run.progress(step + 1, self.schedule.steps, f"loss {mean_loss:.3f}")
+
+    def _loss(self, batch: Batch, logits: Tensor, log_strength: Tensor | None) -> Tensor:
+        yes, no, device = self.vlm.yes_id, self.vlm.no_id, logits.device
+        target, weight = batch.target.to(device), batch.weight.to(device)
+        if log_strength is None:
+            return answer_loss(logits, yes, no, target, weight)
+        tie, judged = batch.tie.to(device), batch.judged.to(device)
+        return davidson_loss(logits, yes, no, target, weight, tie, judged, log_strength)
 
     def _stop_at_nan(self, step: int, loss: float, norm: Tensor | None) -> None:
         if math.isfinite(loss) and (norm is None or math.isfinite(float(norm))):
@@ -352,12 +308,28 @@ class Training:
         self.scorer.eval()
         pictures = Pictures(self.data.snapshot, self.vlm.view)
         with self.accelerator.autocast():
-            return evaluation.outcomes(self.vlm, pairs, pictures, forward=self.scorer)
+            return evaluation.outcomes(
+                self.vlm, pairs, pictures, forward=lambda *shown: self.scorer(*shown)[0]
+            )
 
-    def _figures(self, found: list[evaluation.Outcome], temperature: float) -> dict[str, Any]:
+    def _figures(
+        self, found: list[evaluation.Outcome], temperature: float, strength: float | None = None
+    ) -> dict[str, Any]:
         return evaluation.figures(
-            found, min_test_pairs=self.config.min_test_pairs, temperature=temperature
+            found,
+            min_test_pairs=self.config.min_test_pairs,
+            temperature=temperature,
+            tie_strength=strength,
         )
+
+    def _tie_strength(self) -> float | None:
+        """nu as it is now; of a sharded model every process must ask."""
+        named = dict(self.scorer.named_parameters())
+        found = next((p for name, p in named.items() if name.endswith("log_strength")), None)
+        if found is None:
+            return None
+        whole: Any = found.detach()
+        return math.exp(float(whole.full_tensor() if hasattr(whole, "full_tensor") else whole))
 
     def _log_holdout(self, step: int, found: list[evaluation.Outcome]) -> None:
         report = self._figures(found, 1.0)
@@ -395,7 +367,7 @@ class Training:
             self.run.progress(total, total, "calibrating and scoring held-out pairs")
         self.vlm.temperature = evaluation.fit_temperature(self._outcomes(self.data.calibration))
         found = self._holdout()
-        report = self._figures(found, self.vlm.temperature)
+        report = self._figures(found, self.vlm.temperature, self._tie_strength())
         self._log_holdout(total, found)
         result = {
             **report,
@@ -404,7 +376,7 @@ class Training:
             "pairs": {
                 "train": count_questions(self.data.train),
                 "calibration": count_questions(self.data.calibration),
-                "holdout": sum(o.relation != "swap" for o in found),
+                "holdout": sum(o.relation in ("direct", "implied") for o in found),
             },
             "steps": total,
             "seconds": round(time.monotonic() - self.started, 1),
@@ -445,6 +417,7 @@ class Training:
                 "prompt_swap_accuracy": result["prompt_swap_accuracy"],
                 "position_consistency": result["position_consistency"],
                 "calibration": result["calibration"],
+                "ties": result["ties"],
             },
             "excluded": result["excluded"],
             "versions": {

@@ -9,10 +9,12 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from annotation import datasets, judgments
+from annotation.dataset_files import RowDigest, content_hash
 from annotation.datasets import DatasetError
 from annotation.judgments import Answer
-from annotation.models import Campaign, Judgment
+from annotation.models import Aggregation, Campaign, Judgment
 from generation import images
+from modeling.reward.data import Snapshot
 from tests.annotation.factories import claim, make_campaign, make_dimension, submit
 from tests.factories import make_set, make_source, make_task, make_user
 
@@ -51,6 +53,7 @@ def test_it_writes_every_table_the_card_and_the_pictures(written: Path) -> None:
         "candidates": 8,
         "judgments": 8,
         "preferences": 35,
+        "ties": 6,
         "images": 11,
     }
     assert card["taxonomy"]["tasks"] == {"paint": {"name": "Paint", "wording": "image painting"}}
@@ -73,6 +76,61 @@ def test_it_keeps_what_found_no_difference(written: Path) -> None:
         5.0,
     )
     assert sorted(picked["order"]) == [0, 1, 2, 3]
+
+
+def test_it_ties_every_pair_of_what_found_no_difference(written: Path) -> None:
+    ties = pq.read_table(written / "ties.parquet").to_pylist()
+    assert len({(row["first"], row["second"]) for row in ties}) == 6
+    assert {(row["dimension"], row["weight"], row["split"]) for row in ties} == {
+        ("shape", 0.5, "train")
+    }
+    same = [r for r in datasets.rows(written, "judgments") if r["outcome"] == "no_difference"]
+    assert {row["judged_at"] for row in ties} == {same[0]["judged_at"]}
+    assert {row["annotator"] for row in ties} == {same[0]["annotator"]}
+
+
+def test_it_says_how_reliable_annotators_are_once_that_is_known(
+    campaign: Campaign, written: Path, tmp_path: Path
+) -> None:
+    """Of five answers (four candidates or none) a right one in 0.6 is (0.6 - 0.2) / 0.8 = 0.5."""
+    assert {row["reliability"] for row in datasets.rows(written, "preferences")} == {None}
+    judgment = Judgment.objects.filter(outcome="picked")[0]
+    person, dimension = judgment.assignment.annotator_id, judgment.dimension_id
+    Aggregation.objects.create(
+        campaign=campaign,
+        reliability=[{"user": person, "dimension": dimension, "n": 2, "accuracy": 0.6}],
+    )
+    again = tmp_path / "again"
+    datasets.write(again, Judgment.objects.current())
+    mine = {
+        row["reliability"]
+        for row in datasets.rows(again, "preferences")
+        if row["annotator"] == datasets.pseudonym(person)
+        and row["dimension"] == judgment.dimension.slug
+    }
+    assert mine == {0.5}
+    assert datasets.verify(again)["content_hash"] != datasets.read_card(written)["content_hash"]
+
+
+def test_it_reads_a_dataset_of_the_version_before(written: Path) -> None:
+    """Without ties, reliability and times, and with the hash of the rows that it had."""
+    (written / "ties.parquet").unlink()
+    path = written / "preferences.parquet"
+    short = pq.read_table(path).drop_columns(["reliability", "judged_at"])
+    pq.write_table(short, path)
+    card = json.loads((written / "card.json").read_text())
+    sums = {}
+    for name in ("sets", "candidates", "judgments", "preferences"):
+        digest = RowDigest()
+        for row in pq.read_table(written / f"{name}.parquet").to_pylist():
+            digest.add(row)
+        sums[name] = digest.hex()
+    del card["counts"]["ties"]
+    card |= {"schema_version": 1, "content_hash": content_hash(sums, card["taxonomy"], 1)}
+    (written / "card.json").write_text(json.dumps(card))
+    assert datasets.verify(written)["schema_version"] == 1
+    assert len(Snapshot(written).rows) == 35
+    assert Snapshot(written).ties == []
 
 
 def test_it_names_no_annotator(campaign: Campaign, written: Path) -> None:

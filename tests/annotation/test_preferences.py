@@ -1,3 +1,5 @@
+from itertools import combinations
+
 import pytest
 
 from annotation import preferences
@@ -48,6 +50,24 @@ def test_it_prefers_nothing_where_nothing_was_picked() -> None:
     same, unsure = slugs(turn)
     submit(turn, {same: Answer("no_difference"), unsure: Answer("cannot_judge")})
     assert list(preferences.derive(Judgment.objects.all())) == []
+
+
+def test_it_ties_every_pair_where_no_difference_was_found() -> None:
+    task = make_judged_task(2)
+    turn = claim(make_user(), make_campaign(task=task))
+    same, unsure = slugs(turn)
+    submit(turn, {same: Answer("no_difference"), unsure: Answer("cannot_judge")})
+    shown = preferences.candidates_of({turn.set_id})[turn.set_id]
+    ties = [
+        tie
+        for row in preferences.with_context(Judgment.objects.all())
+        for tie in preferences.ties_of(row, shown)
+    ]
+    images = [candidate.image for candidate in shown]
+    assert {(tie.first, tie.second) for tie in ties} == set(combinations(images, 2))
+    assert {(tie.dimension, tie.weight, tie.annotator) for tie in ties} == {
+        (same, 0.5, turn.annotator_id)
+    }
 
 
 def test_it_gives_the_task_s_fixed_prompt_where_it_has_one() -> None:

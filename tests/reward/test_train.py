@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,7 +21,7 @@ from modeling.reward.vlm import load_reward_vlm
 from modeling.rundir import RunDirectory, RunError
 from tests import machines
 from tests.reward.tiny import save_tiny
-from tests.reward.worlds import rows_of, snapshot, write
+from tests.reward.worlds import rows_of, snapshot, store, tie, write, write_ties
 
 
 @pytest.fixture(scope="module")
@@ -221,3 +223,46 @@ def test_it_trains_without_a_holdout_and_with_checkpointed_activations(
         for run in runs
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("ties", ["trained", "fixed"])
+def test_it_learns_from_what_people_found_equal(
+    tmp_path: Path, labels: Path, base: Path, ties: str
+) -> None:
+    """Pictures of one brightness in every set: nobody found a difference between them."""
+    place = tmp_path / "ties"
+    place.mkdir()
+    shutil.copytree(labels / "images", place / "images")
+    rows = [row for row in rows_of(labels) if row["dimension"] == "structure"]
+    rng = np.random.default_rng(0)
+    equal = []
+    for row in rows:
+        if row["relation"] == "direct":
+            level = int(rng.choice([40, 128, 220]))
+            noise = rng.integers(-10, 11, (2, 32, 32, 3))
+            twins = [store(place, (level + part).astype(np.uint8)) for part in noise]
+            equal.append(tie(row, *twins))
+    write(place, rows)
+    write_ties(place, equal)
+    run = new_run(
+        tmp_path / "run", place, base, output="full", steps=40, ties=ties, tie_strength=0.7
+    )
+    result = train(run)
+    found = result["ties"]
+    assert (found["n_tied"], found["n_decided"]) == (8, 8)
+    assert result["before"]["ties"]["auc"] < 0.9 <= found["auc"]
+    assert found["probability_tied"] > found["probability_decided"]
+    assert (found["strength"] == pytest.approx(0.7)) == (ties == "fixed")
+    assert result["overall"]["accuracy"] >= 0.9
+    rows = [row for row in RunDirectory(run).metrics() if "loss" in row]
+    assert all(row["tie_strength"] > 0 for row in rows)
+    off = train(new_run(tmp_path / "off", place, base, output="full", steps=2))
+    assert off["ties"]["strength"] is None
+    assert off["pairs"]["train"] < result["pairs"]["train"]
+
+
+def test_it_learns_from_one_order_drawn_at_random(tmp_path: Path, labels: Path, base: Path) -> None:
+    run = new_run(tmp_path / "run", labels, base, output="full", steps=50, order="random")
+    result = train(run)
+    assert result["overall"]["accuracy"] >= 0.9 > result["before"]["overall"]["accuracy"]
+    assert result["position_consistency"]["accuracy"] > 0.8

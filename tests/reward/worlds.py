@@ -101,6 +101,16 @@ def write(directory: Path, rows: list[dict[str, Any]]) -> None:
     (directory / "card.json").write_text(json.dumps(card))
 
 
+def write_ties(directory: Path, rows: list[dict[str, Any]]) -> None:
+    pq.write_table(pa.Table.from_pylist(rows), directory / "ties.parquet")
+
+
+def tie(row: dict[str, Any], first: str, second: str, weight: float = 0.5) -> dict[str, Any]:
+    """That the annotator of a preference found no difference between two pictures of its set."""
+    kept = {k: v for k, v in row.items() if k not in ("chosen", "rejected", "relation")}
+    return {**kept, "first": first, "second": second, "weight": weight}
+
+
 def rows_of(directory: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = pq.read_table(directory / "preferences.parquet").to_pylist()
     return rows
