@@ -271,7 +271,7 @@ class Training:
                 questions=int(asked),
                 lr=self.config.lr * warmed,
                 grad_norm=float(norm) if norm is not None else None,
-                **({} if strength is None else {"tie_strength": math.exp(float(strength))}),
+                **({} if strength is None else {"tie_strength": math.exp(strength.item())}),
                 seconds=time.monotonic() - began,
             )
             self.run.progress(step + 1, self.schedule.steps, f"loss {mean_loss:.3f}")

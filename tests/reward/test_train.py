@@ -134,7 +134,13 @@ def assert_same_run(one: Path, other: Path) -> None:
     states = [
         torch.load(run / "checkpoints/step-14/state.pt", weights_only=True) for run in (one, other)
     ]
-    torch.testing.assert_close(states[0], states[1], rtol=0, atol=0)
+    first, second = (state["optimizer"] for state in states)
+    torch.testing.assert_close(first["state"], second["state"], rtol=0, atol=0)
+    groups = [
+        [{**group, "params": sorted(group["params"])} for group in one["param_groups"]]
+        for one in (first, second)
+    ]
+    assert groups[0] == groups[1]
     figures = [json.loads((run / "result.json").read_text()) for run in (one, other)]
     for key in ("overall", "calibration", "prompt_swap"):
         assert figures[0][key] == figures[1][key]
@@ -240,8 +246,8 @@ def test_it_learns_from_what_people_found_equal(
         if row["relation"] == "direct":
             level = int(rng.choice([40, 128, 220]))
             noise = rng.integers(-10, 11, (2, 32, 32, 3))
-            twins = [store(place, (level + part).astype(np.uint8)) for part in noise]
-            equal.append(tie(row, *twins))
+            one, other = (store(place, (level + part).astype(np.uint8)) for part in noise)
+            equal.append(tie(row, one, other))
     write(place, rows)
     write_ties(place, equal)
     run = new_run(
@@ -250,8 +256,8 @@ def test_it_learns_from_what_people_found_equal(
     result = train(run)
     found = result["ties"]
     assert (found["n_tied"], found["n_decided"]) == (8, 8)
-    assert result["before"]["ties"]["auc"] < 0.9 <= found["auc"]
-    assert found["probability_tied"] > found["probability_decided"]
+    assert result["before"]["ties"]["auc"] < 0.95 <= found["auc"]
+    assert found["probability_tied"] > 3 * found["probability_decided"]
     assert (found["strength"] == pytest.approx(0.7)) == (ties == "fixed")
     assert result["overall"]["accuracy"] >= 0.9
     rows = [row for row in RunDirectory(run).metrics() if "loss" in row]
@@ -265,4 +271,3 @@ def test_it_learns_from_one_order_drawn_at_random(tmp_path: Path, labels: Path, 
     run = new_run(tmp_path / "run", labels, base, output="full", steps=50, order="random")
     result = train(run)
     assert result["overall"]["accuracy"] >= 0.9 > result["before"]["overall"]["accuracy"]
-    assert result["position_consistency"]["accuracy"] > 0.8
