@@ -22,9 +22,18 @@ class Orders:
     small: int
     large: int
     rounds: int
+    repeats: int
+    samples: int
 
 
 def main(orders: Orders, into: Path) -> None:
+    found = _training(orders)
+    if {"site", "sql", "claims"} & set(orders.groups):
+        found |= _labelling(orders)
+    into.write_text(json.dumps(found))
+
+
+def _labelling(orders: Orders) -> Found:
     from django.conf import settings
 
     from config.runtime.postgres import Postgres
@@ -46,7 +55,29 @@ def main(orders: Orders, into: Path) -> None:
     finally:
         _close()
         postgres.release_and_wait()
-    into.write_text(json.dumps(found))
+    return found
+
+
+def _training(orders: Orders) -> Found:
+    found: Found = {}
+    if "prefix" in orders.groups:
+        _say("questions in one reading …")
+        from modeling.reward.bench import prefix_speedups
+
+        for backward in (False, True):
+            found |= prefix_speedups(backward=backward, repeats=orders.repeats)
+    if "step" in orders.groups:
+        _say("a policy step beside the literal Algorithm 1 …")
+        import diffusers
+        import transformers
+
+        from modeling.policy import step_bench
+
+        # The table is what is read here; loading bars would bury what is said.
+        diffusers.utils.logging.disable_progress_bar()
+        transformers.utils.logging.disable_progress_bar()
+        found |= step_bench.figures(repeats=orders.repeats, batch_size=orders.samples)
+    return found
 
 
 def _on_a_site(orders: Orders, postgres: Any) -> Found:

@@ -61,6 +61,28 @@ FIGURES = {
     "claim_ratio_done_40": Figure("claims", "ratio: the first 40 % judged, by many"),
     "claim_ratio_veteran": Figure("claims", "ratio: a person who has judged 10,000 items"),
     "claim_ratio_priority": Figure("claims", "ratio: … where those items have priority"),
+    "prefix_speedup_d4": Figure(
+        "prefix", "four questions in one reading against four readings, ratio", at_least=2.5
+    ),
+    "prefix_speedup_d4_backward": Figure(
+        "prefix", "… with the gradient to the pixels", at_least=2.5
+    ),
+    **{
+        f"prefix_speedup_d{count}{end}": Figure("prefix", f"… {count} question(s){says}")
+        for end, says in (("", ""), ("_backward", ", with the gradient"))
+        for count in (1, 2, 8)
+    },
+    "rl_step_speedup": Figure(
+        "step", "the paper's Algorithm 1 against a step of ours, time, ratio", at_least=3
+    ),
+    "rl_step_speedup_whole_run": Figure("step", "… with ours making its share of the references"),
+    "rl_memory_ratio": Figure("step", "… peak memory, ours over theirs", at_most=0.5),
+    "rl_literal_seconds": Figure("step", "CPU seconds of their step"),
+    "rl_ours_seconds": Figure("step", "CPU seconds of ours, references there"),
+    "rl_fresh_seconds": Figure("step", "CPU seconds of ours, references to be made"),
+    "loader_share": Figure(
+        "step", "share of a policy step that reads and encodes sources", at_most=0.05
+    ),
 }
 
 

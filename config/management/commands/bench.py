@@ -18,8 +18,9 @@ OTHERS = {"DATABASE_URL", "CELERY_BROKER_URL", "MEDIA_ROOT", "MEDIA_BACKEND", "P
 
 class Command(BaseCommand):
     help = (
-        "Measure what labelling costs, on a site and databases of its own that are thrown away "
-        "afterwards. Takes some minutes; other work on the machine makes the figures worse."
+        "Measure what labelling and training cost, on a site, databases and runs of its own that "
+        "are thrown away afterwards. Takes some minutes; other work on the machine makes the "
+        "figures worse."
     )
     requires_system_checks: list[str] = []
 
@@ -31,6 +32,8 @@ class Command(BaseCommand):
         parser.add_argument("--small", type=int, default=1_000, help="Items of the small campaign.")
         parser.add_argument("--large", type=int, default=1_000_000, help="… of the large one.")
         parser.add_argument("--rounds", type=int, default=100, help="Claims per stage and side.")
+        parser.add_argument("--repeats", type=int, default=3, help="Of each training step.")
+        parser.add_argument("--samples", type=int, default=4, help="Sources of a policy step.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         unknown = [key for key in options["only"] if key not in figures.FIGURES]
@@ -38,7 +41,8 @@ class Command(BaseCommand):
             raise CommandError(
                 f"There is no figure {', '.join(unknown)}. There are: {', '.join(figures.FIGURES)}."
             )
-        orders = {name: options[name] for name in ("seconds", "items", "small", "large", "rounds")}
+        sizes = ("seconds", "items", "small", "large", "rounds", "repeats", "samples")
+        orders = {name: options[name] for name in sizes}
         found = self._measure(orders | {"groups": figures.groups(options["only"])})
         if options["only"]:
             found = {key: value for key, value in found.items() if key in options["only"]}
