@@ -131,6 +131,7 @@ CURVES: dict[TrainingRun.Kind, list[tuple[str, Any, Any]]] = {
             lazy("probability"),
         ),
         ("margin", lazy("Reward margin"), lazy("logits")),
+        ("accuracy", lazy("Accuracy on the training pairs"), lazy("share")),
         ("anchor", lazy("Distance from the frozen base"), lazy("velocity MSE")),
         ("outside_psnr", lazy("Kept outside the mask"), "dB"),
     ],

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from generation.diffusion.spec import PolicySpec
 from modeling.rundir import TRACKERS
 
-ALGORITHMS = ("frozen", "dynamic", "refl")
+ALGORITHMS = ("frozen", "dynamic", "refl", "diffusion_dpo", "sft", "diffusion_nft")
+LABELLED = ("diffusion_dpo", "sft")  # they learn from `pairs`, not from the reward model
+REWARDS = ("reward_vlm", "ocr")
 REWARD_FORMS = ("margin", "squared", "probability")
 ORDERS = ("random", "both", "policy_first")
 DTYPES = ("float32", "bfloat16")
@@ -59,7 +61,10 @@ class PolicyConfig:
     sources: str = "sources.jsonl"  # rows of id, task, weight, image, mask, prompt, split, queries
 
     # --- algorithm ---
-    algorithm: str = "frozen"  # frozen: Algorithm 1; dynamic: Algorithm 2, reference = EMA; or refl
+    # frozen: OneReward's Algorithm 1; dynamic: its Algorithm 2, the reference is the EMA;
+    # refl: ReFL with one scalar score; diffusion_dpo, sft: from labelled pairs; diffusion_nft: from
+    # `rewards` without gradient. Each is defined in modeling/policy/objectives.
+    algorithm: str = "frozen"
     steps: int = 600
     batch_size: int = 16  # sources a step and process
     micro_batch_size: int = 0  # sources whose activations coexist, 0 = the whole batch
@@ -84,12 +89,24 @@ class PolicyConfig:
     tone_weight: float = 300.0  # times the squared distance of the velocities' means under the mask
     anchor: str = "parent"  # what is held on to: the parent policy, or the base without LoRA
 
+    # --- objectives other than OneReward ---
+    pairs: str = "pairs.jsonl"  # diffusion_dpo, sft: rows of source, chosen, rejected, weight …
+    dpo_beta: float = 2000.0  # diffusion_dpo: how much a difference in squared error weighs
+    rewards: dict[str, float] = field(default_factory=lambda: {"reward_vlm": 1.0})
+    # ^ diffusion_nft: weight of each named reward (modeling/policy/rewards.py)
+    group_size: int = 4  # diffusion_nft: pictures of a source; divides batch_size
+    noise_levels: int = 2  # diffusion_nft: noise levels that a picture is learnt from at
+    nft_beta: float = 1.0  # diffusion_nft: how far the implicit policies lie from the sampling one
+
     # --- rollouts ---
     num_inference_steps: int = 6
     t_range: tuple[float, float] = (0.3, 1.0)  # part of the steps that carry the gradient
     guidance_scale: float = 30.0
     true_cfg_scale: float = 1.0  # above 1: true CFG with `negative_prompt`
     negative_prompt: str = ""
+    # Train without true CFG: one forward instead of two, and the policy learns what CFG would give.
+    # The pictures that are watched and shown are still sampled with it.
+    cfg_free: bool = False
     references_per_source: int = 2  # frozen: references cached per source
     reference_best_of: int = 1  # samples per reference; the reward model's favourite is kept
     reference_staleness: int = 0  # dynamic: steps for which a source's reference may be used again
@@ -120,7 +137,9 @@ class PolicyConfig:
             _check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         for name in ("weight_decay", "anchor_weight", "tone_weight", "guidance_scale"):
             _check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        for name in ("lr", "max_grad_norm"):
+        for name in ("group_size", "noise_levels"):
+            _check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        for name in ("lr", "max_grad_norm", "dpo_beta", "nft_beta"):
             _check(getattr(self, name) > 0, name, getattr(self, name), "above 0")
         _check(0.5 <= self.cap < 1, "cap", self.cap, "at least 0.5 and below 1")
         _check(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "at least 0 and below 1")
@@ -129,6 +148,19 @@ class PolicyConfig:
         _check(self.max_pixels >= 1024, "max_pixels", self.max_pixels, "1024 or more")
         for name in self.trackers:
             _choice("trackers", name, TRACKERS)
+        for name, weight in self.rewards.items():
+            _choice("rewards", name, REWARDS)
+            _check(weight > 0, f"rewards.{name}", weight, "above 0")
+        _check(bool(self.rewards), "rewards", self.rewards, "at least one reward with its weight")
+        if self.algorithm == "diffusion_nft":
+            groups = self.group_size > 1 and self.batch_size % self.group_size == 0
+            wanted = f"2 or more and divide batch_size ({self.batch_size})"
+            _check(groups, "group_size", self.group_size, wanted)
+        if self.cfg_free and self.true_cfg_scale == 1:
+            raise ValueError(
+                "cfg_free leaves true CFG out of the training, and true_cfg_scale is 1, which is "
+                "none: set the scale that pictures are to be sampled with."
+            )
         low, high = self.t_range
         _check(0 <= low < high <= 1, "t_range", self.t_range, "two rising numbers in [0, 1]")
         if not gradient_steps(self.num_inference_steps, self.t_range):

@@ -12,7 +12,7 @@ from typing import Any
 from modeling.policy.trainer import Trainer
 
 TAIL = 20  # steps at the end whose means are the result
-RESULTS = ("loss", "reward", "margin", "accuracy")
+RESULTS = ("loss", "reward", "margin", "accuracy", "score")
 
 
 def finish(trainer: Trainer) -> dict[str, Any]:

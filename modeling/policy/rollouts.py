@@ -41,15 +41,15 @@ class Scores:
 
 
 class Sampler:
-    """The flow loop with one configuration's guidance."""
+    """The flow loop with one configuration's guidance; `cfg_free` leaves true CFG out."""
 
-    def __init__(self, models: FillModels, config: PolicyConfig) -> None:
+    def __init__(self, models: FillModels, config: PolicyConfig, *, cfg_free: bool = False) -> None:
         self.models = models
         self.steps = config.num_inference_steps
         self.guidance_scale = config.guidance_scale
-        self.true_cfg_scale = config.true_cfg_scale
+        self.true_cfg_scale = 1.0 if cfg_free else config.true_cfg_scale
         self._negative: tuple[Tensor, Tensor] | None = None
-        if config.true_cfg_scale > 1:
+        if self.true_cfg_scale > 1:
             with torch.no_grad():
                 self._negative = encode_prompts(models, [config.negative_prompt])
 

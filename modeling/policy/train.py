@@ -31,7 +31,7 @@ from modeling import tracking
 from modeling.policy.checkpoints import resume, save_checkpoint
 from modeling.policy.config import PolicyConfig
 from modeling.policy.finish import finish
-from modeling.policy.objectives import Tally
+from modeling.policy.objectives.protocol import Tally
 from modeling.policy.samples import save_grid
 from modeling.policy.trainer import Trainer, prepare
 from modeling.rundir import RunDirectory, RunError, die_with_parent
@@ -133,7 +133,7 @@ def check(trainer: Trainer, step: int, values: dict[str, Any]) -> None:
     last = step == config.steps
     if not (monitoring or sampling or last):
         return
-    images, signs = watch.look(trainer.sampler, trainer.roles, trainer.vlm)
+    images, signs = watch.look(trainer.watch_sampler, trainer.roles, trainer.vlm)
     values["monitor"] = signs
     reason = watch.alarm.check(step, signs, signs["reward"]) if monitoring else ""
     main_process = trainer.accelerator.is_main_process

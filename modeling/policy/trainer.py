@@ -11,8 +11,10 @@ from torch import Tensor
 
 from generation.diffusion.loading import FillModels, load_models
 from modeling.policy.adapters import AdapterRoles, CopiedRoles, Roles
-from modeling.policy.config import PolicyConfig
-from modeling.policy.objectives import Objective, Parts, build
+from modeling.policy.config import LABELLED, PolicyConfig
+from modeling.policy.objectives.build import build
+from modeling.policy.objectives.protocol import Objective, Parts
+from modeling.policy.pairs import Pair, only_direct, read_pairs
 from modeling.policy.rollouts import Sampler
 from modeling.policy.sources import Sources, read_rows
 from modeling.policy.watch import Watch, spread, start_watch
@@ -28,7 +30,8 @@ class Trainer:
     models: FillModels
     vlm: RewardVLM
     roles: Roles
-    sampler: Sampler
+    sampler: Sampler  # of the training
+    watch_sampler: Sampler  # of the pictures that are watched, which may have true CFG
     objective: Objective[Any]
     optimizer: torch.optim.Optimizer
     watch: Watch
@@ -42,11 +45,20 @@ def prepare(run: RunDirectory, config: PolicyConfig, accelerator: Accelerator) -
     training = [row for row in rows if row.split == "train"]
     if not training:
         raise RunError(f"'{place}' holds no training source with a question for the reward model.")
+    pairs = _pairs(run, config)
+    if pairs is not None:
+        training = [row for row in training if row.id in pairs]
+        if not training:
+            raise RunError(
+                f"'{config.pairs}' holds no labelled pair of a training source: label sets of "
+                "training pictures first."
+            )
     models = load_models(dataclasses.replace(config.policy, adapter=""), device=device, dtype=dtype)
     vlm = load_reward_vlm(
         config.reward.location, adapter=config.reward.adapter, device=device, dtype=dtype
     )
-    sampler = Sampler(models, config)
+    sampler = Sampler(models, config, cfg_free=config.cfg_free)
+    watch_sampler = Sampler(models, config)
     sources = Sources(training, models, max_pixels=config.max_pixels)
     held_out = [row for row in rows if row.split != "train"] or training
     watched = Sources(spread(held_out, config), models, max_pixels=config.max_pixels)
@@ -73,6 +85,7 @@ def prepare(run: RunDirectory, config: PolicyConfig, accelerator: Accelerator) -
         roles=roles,
         sampler=sampler,
         sources=sources,
+        pairs=pairs or {},
         process_mean=process_mean,
     )
     return Trainer(
@@ -83,9 +96,18 @@ def prepare(run: RunDirectory, config: PolicyConfig, accelerator: Accelerator) -
         vlm=vlm,
         roles=roles,
         sampler=sampler,
+        watch_sampler=watch_sampler,
         objective=build(parts),
         optimizer=torch.optim.AdamW(
             roles.parameters(), lr=config.lr, weight_decay=config.weight_decay
         ),
-        watch=start_watch(config, sampler, roles, watched),
+        watch=start_watch(config, watch_sampler, roles, watched),
     )
+
+
+def _pairs(run: RunDirectory, config: PolicyConfig) -> dict[str, list[Pair]] | None:
+    """Labelled pairs by source for an algorithm that learns from them."""
+    if config.algorithm not in LABELLED:
+        return None
+    pairs = read_pairs(run.path / config.pairs)
+    return only_direct(pairs) if config.algorithm == "sft" else pairs

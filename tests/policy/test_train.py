@@ -124,6 +124,22 @@ def test_it_takes_every_option_of_the_objective(
     assert len(list((run / "samples").iterdir())) == 2
 
 
+def test_it_trains_without_the_true_cfg_that_it_watches_with(
+    tmp_path: Path, policy_dir: Path, reward_dir: Path
+) -> None:
+    """Left out of the training, CFG changes no weight; the pictures that are watched have it."""
+    values: dict[str, Any] = {"steps": 2, "monitor": {"every": 2, "sources": 2}}
+    guided = {"true_cfg_scale": 3.0, "negative_prompt": "dark"}
+    runs = {}
+    for name, more in (("plain", {}), ("free", {**guided, "cfg_free": True}), ("guided", guided)):
+        runs[name] = make_run(tmp_path / name, policy_dir, reward_dir, **values, **more)
+        train(runs[name])
+    weights = {name: (run / LORA).read_bytes() for name, run in runs.items()}
+    assert weights["free"] == weights["plain"] != weights["guided"]
+    watched = {name: RunDirectory(run).metrics()[-1]["monitor"] for name, run in runs.items()}
+    assert watched["free"]["outside_psnr"] != watched["plain"]["outside_psnr"]
+
+
 def test_its_learning_rate_warms_up_and_decays(policy_dir: Path, tmp_path: Path) -> None:
     run = RunDirectory(
         make_run(tmp_path / "run", policy_dir, policy_dir, steps=100, lr=1.0, warmup_steps=10)

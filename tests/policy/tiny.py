@@ -38,9 +38,36 @@ def write_sources(directory: Path, count: int = 6) -> Path:
     return directory
 
 
+def write_pairs(directory: Path, count: int = 6) -> None:
+    """Two labelled pairs of every source but the third: a direct one and an implied one."""
+    rows = []
+    for index in range(count):
+        if index == 2:
+            continue
+        task = "removal" if index % 3 == 0 else "fill"
+        for relation, weight, chosen in (("direct", 1.0, 1), ("implied", 0.5, 2)):
+            names = [f"pictures/pair-{index}-{place}.png" for place in (chosen, 3)]
+            for place, name in zip((chosen, 3), names, strict=True):
+                picture(10 * index + place).save(directory / name)
+            rows.append(
+                {
+                    "source": f"s{index}",
+                    "task": task,
+                    "dimension": "structure",
+                    "chosen": names[0],
+                    "rejected": names[1],
+                    "weight": weight,
+                    "relation": relation,
+                    "split": "holdout" if index == count - 1 else "train",
+                }
+            )
+    (directory / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 def make_run(directory: Path, policy_dir: Path, reward_dir: Path, **values: Any) -> Path:
     """A run directory of a few steps; `values` change its configuration."""
     write_sources(directory)
+    write_pairs(directory)
     config = {
         "policy": {"location": str(policy_dir), **values.pop("policy", {})},
         "reward": {"location": str(reward_dir)},

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from modeling.policy.adapters import Roles
 from modeling.policy.config import PolicyConfig
+from modeling.policy.pairs import Pair
 from modeling.policy.rollouts import Sampler
 from modeling.policy.sources import Sources
 from modeling.reward.vlm import RewardVLM
@@ -36,6 +37,7 @@ class Parts:
     roles: Roles
     sampler: Sampler
     sources: Sources
+    pairs: dict[str, list[Pair]]  # of each source, where the objective learns from labels
     process_mean: Callable[[Tensor], Tensor]  # of a tensor that every process has
 
 
