@@ -1,4 +1,5 @@
-"""What a policy training reads: sources, their pictures on disk, the questions asked of each."""
+"""What a policy training reads: sources, their pictures on disk, the questions asked of each, and
+the labelled pairs for an algorithm that learns from those."""
 
 from __future__ import annotations
 
@@ -9,12 +10,15 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from annotation import preferences
 from annotation.models import Criterion
 from generation import images
-from generation.models import Image, Source, Split, Task
-from modeling.models import RewardModel
+from generation.models import CandidateSet, Image, Source, Split, Task
+from modeling import snapshots
+from modeling.models import RewardModel, Snapshot
 
 FILE = "sources.jsonl"
+PAIRS = "pairs.jsonl"
 PICTURES = "inputs"
 WATCHED = 8  # held-out sources a task
 
@@ -28,6 +32,7 @@ class PolicyInputs:
     rows: list[dict[str, Any]] = field(default_factory=list)
     pictures: list[tuple[dict[str, Any], str, Image]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what was left out, and why
+    pairs: list[dict[str, Any]] = field(default_factory=list)  # rows of pairs.jsonl
 
 
 def questions(task: Task, reward: RewardModel) -> tuple[list[Criterion], list[str]]:
@@ -105,6 +110,38 @@ def _add_task(
         inputs.pictures += [(row, "image", source.image), (row, "mask", source.mask)]
 
 
+def labelled_pairs(snapshot: Snapshot) -> list[dict[str, Any]]:
+    """Rows of pairs.jsonl: every preference in the snapshot's judgments, on the pictures that the
+    snapshot keeps. Raises InputError when no training picture is among them."""
+    # It brings pyarrow, which is large; the web imports this module and reads no dataset.
+    from annotation.dataset_files import picture_name
+
+    snapshots.check(snapshot)
+    judged = snapshot.judgments.all()
+    sets = CandidateSet.objects.filter(judgments__in=judged).distinct()
+    source_of = dict(sets.values_list("pk", "source_id"))
+    pictures = Path(snapshot.directory) / "images"
+    rows = [
+        {
+            "source": str(source_of[one.set]),
+            "task": one.task,
+            "dimension": one.dimension,
+            "chosen": str(pictures / picture_name(one.chosen)),
+            "rejected": str(pictures / picture_name(one.rejected)),
+            "weight": one.weight,
+            "relation": one.relation,
+            "split": one.split,
+        }
+        for one in preferences.derive(judged)
+    ]
+    if not any(row["split"] == Split.TRAIN for row in rows):
+        raise InputError(
+            f"{snapshot} holds no judgment with a best and a worst on a training picture, and this "
+            "algorithm learns from nothing else. Label more sets."
+        )
+    return rows
+
+
 def ask(source: Source, criteria: list[Criterion]) -> dict[str, str]:
     """The rendered query of each dimension; a prompt's dimension is not asked without a prompt."""
     from modeling.reward.query import render_query
@@ -122,12 +159,14 @@ def ask(source: Source, criteria: list[Criterion]) -> dict[str, str]:
 
 
 def write(directory: Path, inputs: PolicyInputs) -> None:
-    """Write sources.jsonl; pictures of a store that is not on this disk are copied beside it."""
+    """Write sources.jsonl, and pairs.jsonl where there are any; pictures of a store that is not on
+    this disk are copied beside them."""
     for row, key, image in inputs.pictures:
         row[key] = str(_path(directory, image))
-    with (directory / FILE).open("w") as file:
-        for row in inputs.rows:
-            file.write(json.dumps(row) + "\n")
+    for name, rows in ((FILE, inputs.rows), (PAIRS, inputs.pairs)):
+        if rows:
+            with (directory / name).open("w") as file:
+                file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
 def _path(directory: Path, image: Image) -> Path:

@@ -30,7 +30,7 @@ MIN_JUDGMENTS = 8
 POLL_SECONDS = 0.5
 # Settings that a run fills in itself.
 REWARD_KEYS = ("snapshot", "base", "adapter")
-POLICY_KEYS = ("policy", "reward", "sources")
+POLICY_KEYS = ("policy", "reward", "sources", "pairs")
 MODULES = {
     TrainingRun.Kind.REWARD: "modeling.reward.train",
     TrainingRun.Kind.POLICY: "modeling.policy.train",
@@ -157,9 +157,16 @@ def start_policy(
     reward: RewardModel,
     config: Mapping[str, Any],
     sources: list[Source] | None = None,
+    snapshot: Snapshot | None = None,
     user: Person = None,
 ) -> TrainingRun:
-    """Queue a policy training from `parent` by `reward`, on the active tasks' training sources."""
+    """Queue a policy training from `parent` by `reward`, on the active tasks' training sources.
+
+    An algorithm that learns from labelled pairs takes those of `snapshot`, or those that the reward
+    model learnt from.
+    """
+    from modeling.policy.config import LABELLED
+
     _refuse_set_keys(config, POLICY_KEYS)
     check_policy(parent)
     check_reward(reward)
@@ -172,19 +179,30 @@ def start_policy(
             "policy": parent.spec(),
             "reward": {"location": reward.location, "adapter": reward.adapter},
             "sources": policy_inputs.FILE,
+            "pairs": policy_inputs.PAIRS,
         }
     )
+    labelled = values["algorithm"] in LABELLED
+    snapshot = (snapshot or reward.snapshot) if labelled else None
+    if labelled and snapshot is None:
+        raise RunFailed(
+            f"The algorithm '{values['algorithm']}' learns from labelled pairs, and '{reward}' was "
+            "not trained on labels of this project. Give a snapshot of judgments."
+        )
     try:
         inputs = policy_inputs.collect(reward=reward, sources=sources)
+        if snapshot is not None:
+            inputs.pairs = policy_inputs.labelled_pairs(snapshot)
         run = _create(
             kind=TrainingRun.Kind.POLICY,
             config=values,
             fill=lambda directory: policy_inputs.write(directory, inputs),
             parent_policy=parent,
             parent_reward=reward,
+            snapshot=snapshot,
             user=user,
         )
-    except policy_inputs.InputError as error:
+    except (policy_inputs.InputError, snapshots.SnapshotError) as error:
         raise RunFailed(str(error)) from error
     if inputs.notes:
         run.message = " ".join(inputs.notes)[:500]
@@ -378,6 +396,7 @@ def _policy(
     parent, reward = run.parent_policy, run.parent_reward
     assert parent is not None
     assert reward is not None
+    learnt_from = run.snapshot or reward.snapshot
     full, adapter = directory / "transformer", directory / "adapter"
     if not full.is_dir() and not adapter.is_dir():
         raise RunFailed(f"The training left neither 'transformer' nor 'adapter' in '{directory}'.")
@@ -398,7 +417,7 @@ def _policy(
                 **_common_card(run, card, result),
                 "parent": parent.name,
                 "reward_model": reward.name,
-                "snapshot": reward.snapshot.content_hash if reward.snapshot else None,
+                "snapshot": learnt_from.content_hash if learnt_from else None,
             },
             **spec,
         )

@@ -2,12 +2,13 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from annotation.models import Judgment
 from generation.models import Source
 from generation.ownership import JobState
 from generation.sources import SourceError, tags_from
-from modeling import options, progress_line, runs
-from modeling.models import TrainingRun
-from modeling.policy.config import ALGORITHMS
+from modeling import options, progress_line, runs, snapshots
+from modeling.models import RewardModel, Snapshot, TrainingRun
+from modeling.policy.config import ALGORITHMS, LABELLED
 
 
 class Command(BaseCommand):
@@ -18,7 +19,8 @@ class Command(BaseCommand):
             "--algorithm",
             choices=ALGORITHMS,
             help="frozen: the reference is the parent (Algorithm 1); dynamic: it is the moving "
-            "average of the policy (Algorithm 2); refl: ReFL with one scalar score. Default: "
+            "average of the policy (Algorithm 2); refl: ReFL with one scalar score; diffusion_dpo "
+            "and sft: from labelled pairs; diffusion_nft: from rewards without gradient. Default: "
             "frozen.",
         )
         parser.add_argument("--parent", help="Start from this policy (default: the active one).")
@@ -30,6 +32,12 @@ class Command(BaseCommand):
             metavar="NAME=VALUE",
             help="Train on sources that carry this tag only.",
         )
+        parser.add_argument(
+            "--snapshot",
+            metavar="HASH",
+            help="Labels for diffusion_dpo and sft (default: those that the reward model learnt "
+            "from, or all there are).",
+        )
         parser.add_argument("--resume", metavar="RUN", help="Go on with a run (number or folder).")
         options.add_settings(parser)
         options.add_json(parser)
@@ -38,7 +46,7 @@ class Command(BaseCommand):
         try:
             run = self._run(given)
             progress_line.execute(self.stderr, run)
-        except (runs.RunFailed, SourceError) as error:
+        except (runs.RunFailed, snapshots.SnapshotError, SourceError) as error:
             raise CommandError(str(error)) from error
         if run.state != JobState.SUCCEEDED:
             raise CommandError(f"{run}: {run.error or run.get_state_display()}")
@@ -78,15 +86,28 @@ class Command(BaseCommand):
         config = options.settings_of(given)
         if given["algorithm"]:
             config["algorithm"] = given["algorithm"]
+        # A wrong setting should not cost the time of a snapshot.
+        runs.check_settings(reward={}, policy=config)
+        reward = options.find_reward(given["reward"])
         run = runs.start_policy(
             parent=options.find_policy(given["parent"]),
-            reward=options.find_reward(given["reward"]),
+            reward=reward,
             config=config,
+            snapshot=_labels(given, config, reward),
             sources=_tagged(given["tag"]) if given["tag"] else None,
         )
         if run.message:
             self.stderr.write(run.message)
         return run
+
+
+def _labels(given: dict[str, Any], config: dict[str, Any], reward: RewardModel) -> Snapshot | None:
+    """What an algorithm that learns from labels is to learn from; None for the others."""
+    if given["snapshot"]:
+        return options.find_snapshot(given["snapshot"])
+    if config.get("algorithm") not in LABELLED or reward.snapshot is not None:
+        return None
+    return snapshots.take(Judgment.objects.all())
 
 
 def _tagged(pairs: list[str]) -> list[Source]:
