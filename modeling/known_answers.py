@@ -10,8 +10,9 @@ from annotation.gold import Known
 from annotation.models import Campaign, Gold
 from generation import images
 from generation.models import CandidateSet
-from modeling.simulation import JUST_NOTICEABLE, NotSimulable
+from modeling.simulation import NotSimulable
 from modeling.starter import truth
+from modeling.starter.annotators import JUST_NOTICEABLE
 from modeling.starter.world import Scene
 
 # Best and worst must stand apart from the rest by more than a person overlooks; where they stand

@@ -19,8 +19,6 @@ from generation.models import Membership
 from modeling.starter import annotators, truth
 from modeling.starter.world import Scene
 
-# Differences of ground truth that a person does not see: the set has "no difference" then.
-JUST_NOTICEABLE = 0.15
 NAMES = ("sim-1", "sim-2", "sim-3", "sim-4")
 
 
@@ -100,7 +98,7 @@ def _judge(
             answers[dimension.slug] = judgments.Answer(outcome="cannot_judge")
             continue
         values = [score[dimension.slug] for score in scores]
-        picked = annotators.best_worst(values, rng, noise=noise, tie=JUST_NOTICEABLE)
+        picked = annotators.best_worst(values, rng, noise=noise, tie=annotators.JUST_NOTICEABLE)
         if picked is None:
             answers[dimension.slug] = judgments.Answer(outcome="no_difference")
         else:

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+# Differences of ground truth that a person does not see: the set has "no difference" then.
+JUST_NOTICEABLE = 0.15
+
 
 def best_worst(
     scores: Sequence[float],

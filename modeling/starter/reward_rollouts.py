@@ -35,7 +35,9 @@ OWN = tuple(k for k in range(VARIANTS) if k not in SECOND)
 BLOCK = 100
 
 
-def _draw(rng: Rng) -> Draw:
+def draw(rng: Rng) -> Draw:
+    """A candidate's values from the starter project's sampling plan."""
+
     def one(name: str) -> Any:
         values = SAMPLING_PLAN[name]
         return values[int(rng.integers(len(values)))]
@@ -67,7 +69,7 @@ def policy_groups(policy: Path, seed: Sequence[int], count: int, batch_size: int
                     Image.fromarray(example.image),
                     Image.fromarray(example.mask),
                     example.prompt,
-                    _draw(rng),
+                    draw(rng),
                     key=f"{number}:{second is not None}",
                 )
             )
