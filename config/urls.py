@@ -26,6 +26,8 @@ oidc = [
     path("oidc/inactive/", sign_in.inactive, name="account_inactive"),
 ]
 
+handler500 = views.failed
+
 urlpatterns = [
     path("", views.home, name="home"),
     path("healthz", views.healthz, name="healthz"),
