@@ -33,6 +33,7 @@ from annotation import (
     ratings,
     turns,
 )
+from annotation.addresses import address
 from annotation.answers import (
     SKIP_REASONS,
     posted_answers,
@@ -328,7 +329,8 @@ def _page(
         "task": source.task,
         "source": source,
         "prompt": "" if source.task.fixed_prompt else source.prompt,
-        "pictures": mine.shown,
+        "pictures": [(one, address("generation:image", one.sha256)) for one in mine.shown],
+        "links": _links(mine),
         "form": _form(
             tuple(_questions(mine.asked, held)),
             rating=rating,
@@ -360,6 +362,19 @@ def _page(
         "rows": 1 if len(mine.shown) < 5 else 2,
     }
     return render_to_string("annotation/label.html", context, request)
+
+
+def _links(mine: Turn) -> dict[str, str]:
+    row, source = mine.assignment, mine.assignment.set.source
+    links = {name: address(f"annotation:{name}", row.pk) for name in ("turn", "skip", "flag")}
+    for name in ("ahead", "undo", "next"):
+        links[name] = address(f"annotation:{name}", mine.campaign.pk)
+    for name in ("outline", "shade"):
+        links[name] = address(f"annotation:{name}", source.mask.sha256)
+    links["source"] = address("generation:image", source.image.sha256)
+    links["mask"] = address("generation:image", source.mask.sha256)
+    links["history"] = address("annotation:history")
+    return links
 
 
 # These are the largest parts of the page and the same for set after set. All that they depend on is
