@@ -5,7 +5,7 @@
 A Qwen2.5-VL of random weights scores pairs of pictures of 256 tokens each with short questions, so
 that the prefix dominates, as it does for a 7B model at 512 x 512. Literal OneReward runs the whole
 model, vision tower included, once per dimension; the packed form once per pair. Times are taken in
-turns, so that a busy neighbour slows both; the ratio of their medians is the figure.
+turns and the shortest of each counts: a busy neighbour only ever adds.
 
 Shapes: B pairs, D questions.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -161,8 +161,8 @@ def reference_first_speedups(
 def interleaved(
     runs: Mapping[str, Callable[[], None]], repeats: int, device: str | torch.device = "cpu"
 ) -> dict[str, float]:
-    """Median seconds of each, taken in turns after one unmeasured turn."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    """Shortest seconds of each, taken in turns after one unmeasured turn."""
+    seconds = dict.fromkeys(runs, math.inf)
     for turn in range(repeats + 1):
         for name, run in runs.items():
             _wait(device)
@@ -170,8 +170,8 @@ def interleaved(
             run()
             _wait(device)
             if turn:
-                seconds[name].append(time.perf_counter() - began)
-    return {name: statistics.median(taken) for name, taken in seconds.items()}
+                seconds[name] = min(seconds[name], time.perf_counter() - began)
+    return seconds
 
 
 def _wait(device: str | torch.device) -> None:

@@ -48,7 +48,7 @@ class Encoded:
 
 def encode_images(vlm: RewardVLM, images: Tensor) -> Encoded:
     """Run the vision tower on (N, 3, H, W) images in [0, 1]; differentiable in them."""
-    pixel_values, grid = to_patches(images.to(vlm.device), vlm.layout)
+    pixel_values, grid = to_patches(images.to(vlm.device), vlm.patches)
     output: Any = vlm.core.get_image_features(
         pixel_values.to(vlm.dtype),
         grid,

@@ -39,7 +39,7 @@ from modeling.reward.scoring import (
     spread,
 )
 from modeling.reward.template import head_length, pictures_shown, suffix_ids
-from modeling.reward.vlm import RewardVLM
+from modeling.reward.vlm import FAMILIES, RewardVLM
 
 
 @dataclass(frozen=True)
@@ -133,12 +133,12 @@ def margins_after(
 
 
 def _check(vlm: RewardVLM) -> None:
-    if not can_pack(vlm.core):
+    if vlm.processor is not None or not can_pack(vlm.core):
         raise ValueError(
-            "Scoring with the reference first needs a language model with full attention through "
-            f"sdpa or eager kernels; {type(vlm.core).__name__} has "
-            f"'{vlm.core.config.get_text_config()._attn_implementation}' or sliding windows here. "
-            "Ask in another order."
+            f"Scoring with the reference first needs a model of the families {FAMILIES} with full "
+            f"attention through sdpa or eager kernels; {type(vlm.core).__name__} with "
+            f"'{vlm.core.config.get_text_config()._attn_implementation}' kernels or sliding "
+            "windows is none. Ask in another order."
         )
     core = vlm.core
     if core.training and any(getattr(m, "gradient_checkpointing", False) for m in core.modules()):

@@ -10,7 +10,8 @@ position it would have right behind the prefix. So the logits equal those of D s
 for about a third of the compute at D = 4 (OneReward scores each dimension separately).
 
 A model whose attention cannot take such a mask (flash or flex kernels, sliding windows) is asked
-with D separate sequences instead: the same numbers, without the saving.
+with D separate sequences instead: the same numbers, without the saving. One of a family whose
+patches are not known here is asked through its own processor (`processed`): no pixel gradients.
 
 Shapes: B pairs, D questions a pair (may differ between pairs), S tokens of a suffix, P of the
 prefix, L = P + all suffixes, T tokens of an image, V vocabulary.
@@ -26,6 +27,7 @@ import torch
 from torch import Tensor
 
 from modeling.reward.encoding import Encoded, encode_images
+from modeling.reward.processed import processed_logits
 from modeling.reward.template import pictures_shown, prefix_ids, suffix_ids
 from modeling.reward.vlm import RewardVLM
 
@@ -112,6 +114,8 @@ def answer_logits(
             f"With view.context = {vlm.view.context:g} this reward model reads "
             f"{pictures_shown(vlm)} images a question, but was given {len(shown[0])}."
         )
+    if vlm.processor is not None:
+        return processed_logits(vlm, images, shown, queries)
     suffixes = [[suffix_ids(vlm, query) for query in row] for row in queries]
     keep = [[[len(ids) - 1] for ids in row] for row in suffixes]
     encoded = encode_images(vlm, images).pick([index for row in shown for index in row])

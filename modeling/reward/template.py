@@ -10,6 +10,8 @@ Shapes: P tokens of the prefix, S of a suffix.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from modeling.reward.vlm import RewardVLM
@@ -36,7 +38,7 @@ def prefix_ids(vlm: RewardVLM, grid: Tensor) -> list[int]:
     Args:
         grid: grid_thw of the images in the order shown, (2 or 3, 3).
     """
-    counts = iter((grid.prod(-1) // vlm.layout.merge_size**2).tolist())
+    counts = iter((grid.prod(-1) // vlm.patches.merge_size**2).tolist())
     image = vlm.core.config.image_token_id
     ids: list[int] = []
     for token in _split(vlm, "")[0]:
@@ -58,13 +60,19 @@ def head_length(vlm: RewardVLM, prefix: list[int]) -> int:
     return end + (prefix[end] == _closing(vlm))
 
 
-def _split(vlm: RewardVLM, query: str) -> tuple[list[int], list[int]]:
+def messages(vlm: RewardVLM, query: str) -> list[dict[str, Any]]:
+    """The user's turn in the form that chat templates take."""
     shown = pictures_shown(vlm)
     content = [{"type": "image"}] * shown + [{"type": "text", "text": query}]
     if shown == 3:
         content.insert(1, {"type": "text", "text": CONTEXT})
+    return [{"role": "user", "content": content}]
+
+
+def _split(vlm: RewardVLM, query: str) -> tuple[list[int], list[int]]:
+    shown = pictures_shown(vlm)
     text = vlm.tokenizer.apply_chat_template(
-        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        messages(vlm, query), add_generation_prompt=True, tokenize=False
     )
     ids: list[int] = vlm.tokenizer.encode(text, add_special_tokens=False)
     image = vlm.core.config.image_token_id

@@ -107,7 +107,10 @@ def load_model(config: RewardConfig, accelerator: Accelerator) -> RewardVLM:
     if config.view:
         vlm.view = ViewConfig(**config.view)
     if config.max_pixels:
-        vlm.layout = dataclasses.replace(vlm.layout, max_pixels=config.max_pixels)
+        try:
+            vlm.layout = dataclasses.replace(vlm.patches, max_pixels=config.max_pixels)
+        except ValueError as error:
+            raise RunError(f"max_pixels cannot be set: {error}") from error
     if lora and not config.adapter:
         vlm.model = attach_lora(
             vlm.model,

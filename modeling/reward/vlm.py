@@ -20,6 +20,7 @@ from transformers import (
     AutoConfig,
     AutoImageProcessor,
     AutoModelForImageTextToText,
+    AutoProcessor,
     AutoTokenizer,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
@@ -33,7 +34,10 @@ from modeling.reward.vision import batch_equal_images
 SETTINGS = "reward.json"
 LANGUAGE_LINEARS = "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj"
 FAMILIES = "Qwen2-VL, Qwen2.5-VL and Qwen3-VL"
-VISION_LINEARS = "qkv|proj|gate_proj|up_proj|down_proj|fc1|fc2|linear_fc1|linear_fc2"
+MODEL_TYPES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
+VISION_LINEARS = (
+    "qkv|proj|gate_proj|up_proj|down_proj|fc1|fc2|linear_fc1|linear_fc2|[qkv]_proj|out_proj"
+)
 
 
 @dataclass
@@ -42,13 +46,25 @@ class RewardVLM:
 
     model: Any  # a transformers image-text-to-text model, or a PeftModel around one
     tokenizer: Any
-    layout: VisionLayout
+    layout: VisionLayout | None  # None where the family's patches are not known here
     view: ViewConfig
     temperature: float  # divides the logit margin, so that sigmoid(margin) is calibrated
     yes_id: int
     no_id: int
+    # The checkpoint's own processor, in place of the layout (see `processed`).
+    processor: Any = field(default=None, repr=False)
     # Cache of `template.suffix_ids`, by the number of images shown and the query.
     suffixes: dict[tuple[int, str], list[int]] = field(default_factory=dict, repr=False)
+
+    @property
+    def patches(self) -> VisionLayout:
+        """The layout, of a model that has one."""
+        if self.layout is None:
+            raise ValueError(
+                f"The patches of {type(self.core).__name__} are not known here, those of the "
+                f"families {FAMILIES} are."
+            )
+        return self.layout
 
     @property
     def core(self) -> Any:
@@ -102,8 +118,9 @@ def write_settings(directory: Path, vlm: RewardVLM) -> None:
     values = {
         "view": dataclasses.asdict(vlm.view),
         "temperature": vlm.temperature,
-        "max_pixels": vlm.layout.max_pixels,
     }
+    if vlm.layout is not None:
+        values["max_pixels"] = vlm.layout.max_pixels
     (directory / SETTINGS).write_text(json.dumps(values, indent=1))
 
 
@@ -126,17 +143,21 @@ def load_reward_vlm(
 
     Raises:
         FileNotFoundError: no checkpoint at `location` or no LoRA at `adapter`.
-        ValueError: a checkpoint that cannot answer Yes or No in one token, a model of another
-            family than `FAMILIES`, a quantisation that is unknown or lacks its package.
+        ValueError: a checkpoint that cannot answer Yes or No in one token or reads no pictures, a
+            quantisation that is unknown or lacks its package.
     """
     location, adapter = str(location), str(adapter)
     check_places(location, adapter)
     options = quantisation_options(quantisation, device, dtype)
     try:
-        check_family(location)
+        known = patches_known(location)
         model: Any = AutoModelForImageTextToText.from_pretrained(location, dtype=dtype, **options)
         tokenizer: Any = AutoTokenizer.from_pretrained(location)
-        processor = AutoImageProcessor.from_pretrained(location)
+        layout = processor = None
+        if known:
+            layout = VisionLayout.from_processor(AutoImageProcessor.from_pretrained(location))
+        else:
+            processor = own_processor(location)
     except OSError as error:
         raise FileNotFoundError(
             f"No reward model could be loaded from '{location}': {str(error).splitlines()[0]} "
@@ -153,14 +174,14 @@ def load_reward_vlm(
         settings |= read_settings(adapter)
     if not trainable:
         model.requires_grad_(False)
-    layout = VisionLayout.from_processor(processor)
-    if "max_pixels" in settings:
+    if layout is not None and "max_pixels" in settings:
         layout = dataclasses.replace(layout, max_pixels=int(settings["max_pixels"]))
     yes_id, no_id = answer_ids(tokenizer)
     return RewardVLM(
         model=(model if quantisation else model.to(device)).eval(),
         tokenizer=tokenizer,
         layout=layout,
+        processor=processor,
         view=ViewConfig(**settings.get("view", {})),
         temperature=float(settings.get("temperature", 1.0)),
         yes_id=yes_id,
@@ -187,23 +208,34 @@ def check_places(location: str, adapter: str) -> None:
         )
 
 
-def check_family(location: str) -> None:
-    """Whether pictures can be cut into the patches that this model reads, with gradients."""
+def patches_known(location: str) -> bool:
+    """Whether pictures can be cut into the model's patches here, with gradients (`FAMILIES`)."""
     kind = AutoConfig.from_pretrained(location).model_type
-    model = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.get(kind)
-    processor = AutoImageProcessor.from_pretrained(location) if model else None
-    if not type(processor).__name__.startswith("Qwen2VLImageProcessor"):
-        what = "whose patch layout is not known here" if model else "which reads no pictures"
+    if kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         raise ValueError(
-            f"'{location}' is a {kind} model, {what}: a reward model must be of the families "
-            f"{FAMILIES}."
+            f"'{location}' is a {kind} model, which reads no pictures: a reward model must be an "
+            f"image-text-to-text model, best of the families {FAMILIES}."
         )
+    processor = AutoImageProcessor.from_pretrained(location)
+    return kind in MODEL_TYPES and type(processor).__name__.startswith("Qwen2VLImageProcessor")
+
+
+def own_processor(location: str) -> Any:
+    """The processor of a model of another family, which must bring a chat template."""
+    processor: Any = AutoProcessor.from_pretrained(location)
+    if not hasattr(processor, "image_processor") or not getattr(processor, "chat_template", None):
+        raise ValueError(
+            f"'{location}' has no processor with a chat template, and its family is not known "
+            f"here: a reward model should be of the families {FAMILIES}."
+        )
+    return processor
 
 
 def lora_targets(*, vision: bool) -> str:
     """peft's `target_modules`: all linear maps of the language model, or of both towers."""
     pattern = rf".*language_model\..*\.({LANGUAGE_LINEARS})"
-    return rf"{pattern}|.*visual\.blocks\..*\.({VISION_LINEARS})" if vision else pattern
+    towers = r"visual\.blocks|vision_tower|vision_model"
+    return rf"{pattern}|.*({towers})\..*\.({VISION_LINEARS})" if vision else pattern
 
 
 def attach_lora(model: Any, *, rank: int, alpha: float, dropout: float, vision: bool) -> Any:

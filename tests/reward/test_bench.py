@@ -36,7 +36,7 @@ def test_it_measures_every_ratio() -> None:
 def test_the_prefix_dominates_its_questions() -> None:
     """Two pictures of 256 tokens: the size that the limits of `make bench` speak of."""
     vlm = bench_vlm(hidden=64, layers=1)
-    _, grid = to_patches(torch.zeros(2, 3, SIDE, SIDE), vlm.layout)
+    _, grid = to_patches(torch.zeros(2, 3, SIDE, SIDE), vlm.patches)
     prefix = len(prefix_ids(vlm, grid))
     questions = [len(suffix_ids(vlm, query)) for query in _queries(8)]
     assert 512 < prefix < 560

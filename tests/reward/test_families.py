@@ -49,7 +49,7 @@ def test_its_image_gradient_equals_the_official_forwards(vlm: RewardVLM) -> None
     first, second = pictures(0)[:1].requires_grad_(), pictures(1)[:1]
     (grad,) = torch.autograd.grad(margins(vlm, first, second, QUERIES[:1]).sum(), first)
     total = torch.zeros_like(grad)
-    patches, _ = to_patches(torch.cat([first, second]), vlm.layout)
+    patches, _ = to_patches(torch.cat([first, second]), vlm.patches)
     for query in QUERIES[0]:
         inputs = official_inputs(vlm, first[0].detach(), second[0], query)
         pixel_values = inputs["pixel_values"].double().requires_grad_()

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, CLIPImageProcessor
+from transformers import AutoConfig
 
 from modeling.reward.scoring import margins
 from modeling.reward.vlm import attach_lora, load_reward_vlm, write_settings
 from tests.reward.test_scoring import pictures
-from tests.reward.tiny import tiny_tokenizer
+from tests.reward.tiny import save_llava
 
 STARTER = Path("modeling/starter/weights/reward")
 ROWS = [
@@ -96,33 +96,11 @@ def test_it_says_what_a_quantisation_needs(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_it_names_the_families_that_can_judge(tmp_path: Path) -> None:
-    config = AutoConfig.for_model(
-        "llava",
-        vision_config={
-            "model_type": "clip_vision_model",
-            "hidden_size": 16,
-            "intermediate_size": 16,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 1,
-            "image_size": 16,
-            "patch_size": 8,
-        },
-        text_config={
-            "model_type": "llama",
-            "hidden_size": 16,
-            "intermediate_size": 16,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 1,
-            "num_key_value_heads": 1,
-            "vocab_size": 300,
-        },
-    )
-    AutoModelForImageTextToText.from_config(config).save_pretrained(tmp_path / "llava")
-    tiny_tokenizer().save_pretrained(tmp_path / "llava")
-    CLIPImageProcessor().save_pretrained(tmp_path / "llava")
-    with pytest.raises(ValueError, match=r"a llava model, .* Qwen2-VL, Qwen2.5-VL and Qwen3-VL"):
+    save_llava(tmp_path / "llava")
+    (tmp_path / "llava" / "chat_template.jinja").unlink()
+    with pytest.raises(ValueError, match=r"no processor with a chat template, .* Qwen2-VL"):
         load_reward_vlm(tmp_path / "llava")
-    text: Any = config.text_config
+    text: Any = AutoConfig.for_model("llama", hidden_size=16, num_attention_heads=1)
     text.save_pretrained(tmp_path / "llama")
     with pytest.raises(ValueError, match="a llama model, which reads no pictures"):
         load_reward_vlm(tmp_path / "llama")

@@ -10,8 +10,10 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
+    LlavaProcessor,
     PreTrainedTokenizerFast,
 )
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 SPECIAL = (
@@ -196,4 +198,48 @@ def save_tiny(
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     tiny_processor().save_pretrained(directory)
+    return directory
+
+
+def save_llava(directory: Path) -> Path:
+    """A tiny LLaVA: a CLIP tower that reads one fixed size, and a Llama."""
+    torch.manual_seed(0)
+    tokenizer = tiny_tokenizer()
+    image = "<|image_pad|>"
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "initializer_range": 0.2,
+    }
+    config = AutoConfig.for_model(
+        "llava",
+        image_token_index=tokenizer.convert_tokens_to_ids(image),
+        vision_config={
+            "model_type": "clip_vision_model",
+            "image_size": 32,
+            "patch_size": 8,
+            "initializer_factor": 5.0,
+            **sizes,
+        },
+        text_config={
+            "model_type": "llama",
+            "num_key_value_heads": 1,
+            "vocab_size": len(tokenizer),
+            **sizes,
+        },
+        vision_feature_layer=-1,
+    )
+    AutoModelForImageTextToText.from_config(config).save_pretrained(directory)
+    processor: Any = LlavaProcessor(
+        CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
+        tokenizer,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        image_token=image,
+        chat_template=CHAT_TEMPLATE,
+    )
+    processor.save_pretrained(directory)
     return directory
