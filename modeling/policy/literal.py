@@ -143,8 +143,8 @@ def probability_of_yes(
     first, second (B, 3, H, W) in [0, 1], of one size. Nothing is shared between questions.
     """
     images = torch.stack([first, second], 1).flatten(0, 1).to(vlm.device)
-    pixel_values, grid = to_patches(images, vlm.layout)
-    counts = (grid.prod(-1) // vlm.layout.merge_size**2).tolist()
+    pixel_values, grid = to_patches(images, vlm.patches)
+    counts = (grid.prod(-1) // vlm.patches.merge_size**2).tolist()
     image_token = vlm.core.config.image_token_id
     rows = []
     for index, query in enumerate(queries):
