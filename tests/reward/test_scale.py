@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from accelerate import DistributedType, FullyShardedDataParallelPlugin
+from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from modeling import launch
 from modeling.rundir import RunDirectory
 from tests import machines
+from tests.reward.sharded import BLOCKS
 from tests.reward.test_failures import new_run
 from tests.reward.tiny import save_tiny
 from tests.reward.worlds import snapshot
@@ -76,3 +80,51 @@ def test_two_processes_leave_one_reason_and_go_on(tmp_path: Path, labels: Path, 
     assert start_two(run).wait(200) == 0
     assert not (run / "error.json").exists()
     assert os.listdir(run / "checkpoints") != []
+
+
+@pytest.mark.slow
+def test_divided_weights_take_the_same_steps(tmp_path: Path, labels: Path, base: Path) -> None:
+    """What FSDP2 does with the trainer's module: forward, backward, and checkpoints whole."""
+    single = [sys.executable, "-m", "tests.reward.sharded", str(base), str(labels)]
+    divided = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    for name, command in (("one", single), ("two", [*divided, *single[1:]])):
+        done = subprocess.run(
+            [*command, str(tmp_path / name)],
+            cwd=machines.ROOT,
+            env=machines.ENVIRONMENT,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+    for step in ("step-0", "step-1"):
+        weights = [
+            load_file(tmp_path / name / step / "weights.safetensors") for name in ("one", "two")
+        ]
+        assert len(weights[0]) > 50
+        assert_close(weights[0], weights[1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("path", sorted(TWO_PROCESSES.parent.glob("*.yaml")), ids=lambda p: p.stem)
+def test_its_configurations_are_accelerates_own(path: Path) -> None:
+    found = load_config_from_file(str(path))
+    assert isinstance(found, ClusterConfig)
+    assert found.num_machines == 1
+    if path.stem.startswith("fsdp2"):
+        assert found.distributed_type == DistributedType.FSDP
+        plugin = fsdp_plugin(found.fsdp_config)
+        assert plugin.fsdp_version == 2
+        wrapped = set(plugin.transformer_cls_names_to_wrap or [])
+        assert wrapped == {"Qwen2_5_VLDecoderLayer", "Qwen2_5_VLVisionBlock"}
+        # Both are names of the architecture's own modules.
+        assert wrapped == set(BLOCKS)
+
+
+def fsdp_plugin(values: dict[str, Any]) -> FullyShardedDataParallelPlugin:
+    """As the launcher hands them to the trainer: through the environment."""
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in values.items():
+            name = key.upper().replace(
+                "FSDP_TRANSFORMER_LAYER_CLS_TO_WRAP", "FSDP_TRANSFORMER_CLS_TO_WRAP"
+            )
+            patch.setenv(name, str(value))
+        return FullyShardedDataParallelPlugin()
