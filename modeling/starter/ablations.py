@@ -6,7 +6,7 @@ A policy's own samples are judged as in the loop: sets of four, best and worst o
 an annotator who slips now and then (`annotators.best_worst`), every setting trained from the
 shipped reward base on the same labels and for the same number of steps. The held-out sets are
 judged by ground truth without slips, the same ones for every setting and seed. A seed draws the
-labelled sets, the slips, the initial LoRA and the batches.
+candidates of every labelled set, the slips, the initial LoRA and the batches.
 
 A difference to the default is taken question by question and seed by seed; its interval is a
 bootstrap over held-out sources and over seeds at once. Each cell is a run directory of its own and
@@ -43,8 +43,8 @@ WEIGHTS = Path(__file__).parent / "weights"
 SET_SIZE = 4
 SLIPS = 0.1
 RESAMPLES = 2000
-# Seeds of the sources, apart from those of the seeds' own draws.
-TRAINING, HELD_OUT = 71, 72
+# Seeds of the sources and of the samples made of them.
+TRAINING, HELD_OUT = (71, 0), (72,)
 DEFAULT = "default"
 
 # What differs from the default in each setting. `view` is laid over the base's own.
@@ -69,7 +69,7 @@ class Plan:
     training_sets: int = 120
     held_out_sets: int = 90
     steps: int = 32
-    batch_size: int = 16
+    batch_size: int = 8
     seeds: int = 3
 
 
@@ -103,7 +103,9 @@ def write_labels(
                 found = best_worst(scores, rng, noise=slips[split], tie=TIE)
                 judged = {**shared, "dimension": name}
                 if found is None:
-                    ties += _tied(judged, images)
+                    tied = _tied(judged, images)
+                    # Of what nobody can tell apart one pair says as much as all.
+                    ties += tied if split == "train" else tied[:1]
                 else:
                     rows += _preferred(judged, images, *found)
     directory.mkdir(parents=True, exist_ok=True)
@@ -168,8 +170,8 @@ def labels_of(out: Path, plan: Plan, seed: int) -> Path:
     directory = out / f"labels-{seed}"
     if not (directory / "card.json").is_file():
         parts = {
-            "train": _groups(out / f"train-{seed}", [TRAINING, seed], plan.training_sets),
-            "holdout": _groups(out / "holdout", [HELD_OUT], plan.held_out_sets),
+            "train": _groups(out / "train", TRAINING, plan.training_sets),
+            "holdout": _groups(out / "holdout", HELD_OUT, plan.held_out_sets),
         }
         # One seed for the held-out sets of all.
         slips = {"train": SLIPS, "holdout": 0.0}
