@@ -70,7 +70,8 @@ class Judge:
         """The pictures from best to worst, each compared with all others.
 
         Besides its scores each has, by dimension, their standard deviation over the members of an
-        ensemble ("std") and what the order of showing was worth in its comparisons ("order_bias").
+        ensemble ("std") and the share of its comparisons whose winner changes with the order in
+        which the two are shown ("flipped").
         """
         import torch
 
@@ -92,7 +93,7 @@ class Judge:
                 "score": float(found.scores[index].mean()),
                 "dimensions": dict(zip(queries, found.scores[index].tolist(), strict=True)),
                 "std": dict(zip(queries, found.std[index].tolist(), strict=True)),
-                "order_bias": dict(zip(queries, found.order_bias[index].tolist(), strict=True)),
+                "flipped": dict(zip(queries, found.flipped[index].tolist(), strict=True)),
             }
             for index in found.order
         ]
@@ -106,7 +107,7 @@ def rank(
     others: Sequence[RewardModel] = (),
     caution: float = 0.0,
 ) -> list[dict[str, Any]]:
-    """The pictures from best to worst, as {"index", "score", "dimensions", "std", "order_bias"}.
+    """The pictures from best to worst, as {"index", "score", "dimensions", "std", "flipped"}.
 
     `others` judge together with `model`; all must be LoRAs on one base. `caution` orders by the
     score less so many of their standard deviations.

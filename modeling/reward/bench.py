@@ -107,7 +107,7 @@ def prefix_speedups(
 
     found = {}
     for count in dimensions:
-        row = _queries(count)
+        row = questions(count)
 
         def packed(row: list[str] = row) -> None:
             _score(ask(row), first, backward)
@@ -141,7 +141,7 @@ def reference_first_speedups(
     prefixes = [encode_reference(vlm, reference) for reference in references]
     found = {}
     for count in dimensions:
-        rows = [_queries(count)] * pairs
+        rows = [questions(count)] * pairs
 
         def plain(image: Tensor, rows: list[list[str]] = rows) -> Tensor:
             return margins(vlm, references, image, rows)
@@ -184,7 +184,7 @@ def _pictures(pairs: int, side: int) -> Tensor:
     return torch.rand(2, pairs, 3, side, side, generator=generator)
 
 
-def _queries(count: int) -> list[str]:
+def questions(count: int) -> list[str]:
     return [
         render_query(task="image fill", question=f"Is the first image {quality}?", prompt=None)
         for quality in QUALITIES[:count]

