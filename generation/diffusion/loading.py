@@ -71,14 +71,19 @@ def load_models(
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    quantization_config: Any = None,
 ) -> FillModels:
     """All components, frozen and in eval mode, the adapter active in the transformer.
+
+    `quantization_config` is diffusers' own, for the transformer.
 
     Raises FileNotFoundError naming what is missing.
     """
     components: dict[str, Any] = {}
-    if spec.transformer or spec.subfolder:
-        components["transformer"] = load_transformer(spec, dtype=dtype)
+    if spec.transformer or spec.subfolder or quantization_config is not None:
+        components["transformer"] = load_transformer(
+            spec, dtype=dtype, quantization_config=quantization_config
+        )
     _check_directory(spec.location, "model_index.json", "policy")
     _check_components(spec.location, given=set(components))
     try:
@@ -115,7 +120,9 @@ def models_of(
     )
 
 
-def load_transformer(spec: PolicySpec, *, dtype: torch.dtype) -> FluxTransformer2DModel:
+def load_transformer(
+    spec: PolicySpec, *, dtype: torch.dtype, quantization_config: Any = None
+) -> FluxTransformer2DModel:
     """The transformer a spec names, without adapter."""
     location = spec.transformer or spec.location
     subfolder = spec.subfolder or "transformer"
@@ -123,7 +130,11 @@ def load_transformer(spec: PolicySpec, *, dtype: torch.dtype) -> FluxTransformer
     revision = spec.revision if location == spec.location else None
     try:
         return FluxTransformer2DModel.from_pretrained(
-            location, subfolder=subfolder, revision=revision, dtype=dtype
+            location,
+            subfolder=subfolder,
+            revision=revision,
+            dtype=dtype,
+            quantization_config=quantization_config,
         )
     except (OSError, ValueError) as error:
         raise FileNotFoundError(

@@ -148,7 +148,7 @@ class CopiedRoles:
             transformer.fuse_lora()
             transformer.unload_lora()
         self._dtype = transformer.dtype
-        self._models = {
+        self.models = {
             REFERENCE: copy.deepcopy(transformer).requires_grad_(False),
             EMA: copy.deepcopy(transformer).float().requires_grad_(False),
             # fp32 master weights, for the reason that the EMA has them.
@@ -158,18 +158,18 @@ class CopiedRoles:
     @contextmanager
     def acting(self, role: str) -> Iterator[Any]:
         """The role's transformer; half-precision activations run under autocast."""
-        model = self._models[REFERENCE if role == BASE else role]
+        model = self.models[REFERENCE if role == BASE else role]
         device = next(model.parameters()).device.type
         with torch.autocast(device, dtype=self._dtype, enabled=self._dtype != torch.float32):
             yield model
 
     def parameters(self) -> list[Tensor]:
-        return list(self._models[POLICY].parameters())
+        return list(self.models[POLICY].parameters())
 
     @torch.no_grad()
     def update_ema(self, decay: float) -> None:
         for average, value in zip(
-            self._models[EMA].parameters(), self._models[POLICY].parameters(), strict=True
+            self.models[EMA].parameters(), self.models[POLICY].parameters(), strict=True
         ):
             average.lerp_(value, 1.0 - decay)
 
@@ -178,8 +178,8 @@ class CopiedRoles:
         moved = [
             (value - start.float()).square().sum()
             for value, start in zip(
-                self._models[POLICY].parameters(),
-                self._models[REFERENCE].parameters(),
+                self.models[POLICY].parameters(),
+                self.models[REFERENCE].parameters(),
                 strict=True,
             )
         ]
@@ -189,7 +189,7 @@ class CopiedRoles:
         return {
             f"{role}.{name}": tensor.detach().clone().contiguous()
             for role in (POLICY, EMA)
-            for name, tensor in self._models[role].state_dict().items()
+            for name, tensor in self.models[role].state_dict().items()
         }
 
     @torch.no_grad()
@@ -200,11 +200,11 @@ class CopiedRoles:
                 for name, tensor in state.items()
                 if name.startswith(f"{role}.")
             }
-            self._models[role].load_state_dict(own)
+            self.models[role].load_state_dict(own)
 
     def save(self, directory: Path) -> None:
         """The EMA in diffusers' layout, for `FluxTransformer2DModel.from_pretrained`."""
-        final: FluxTransformer2DModel = copy.deepcopy(self._models[EMA]).to(self._dtype)
+        final: FluxTransformer2DModel = copy.deepcopy(self.models[EMA]).to(self._dtype)
         final.save_pretrained(directory)
 
 

@@ -1,4 +1,4 @@
-"""What a killed policy training goes on from; the rest follows from (seed, step, rank)."""
+"""What a killed policy training goes on from; the rest follows from (seed, step)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from modeling import tracking
+from modeling.policy import best
 from modeling.policy.trainer import Trainer
 
 
@@ -18,6 +19,7 @@ def save_checkpoint(trainer: Trainer, path: Path) -> None:
     torch.save(trainer.optimizer.state_dict(), path / "optimizer.pt")
     torch.save(trainer.objective.state(), path / "objective.pt")
     (path / "alarm.json").write_text(json.dumps(trainer.watch.alarm.state()))
+    (path / best.FILE).write_text(json.dumps(trainer.watch.best.state()))
 
 
 def resume(trainer: Trainer) -> int:
@@ -30,7 +32,8 @@ def resume(trainer: Trainer) -> int:
         trainer.optimizer.load_state_dict(torch.load(path / "optimizer.pt", weights_only=True))
         trainer.objective.load_state(torch.load(path / "objective.pt", weights_only=True))
         trainer.watch.alarm.load_state(json.loads((path / "alarm.json").read_text()))
-    if trainer.accelerator.is_main_process:
+        trainer.watch.best.load_state(json.loads((path / best.FILE).read_text()))
+    if trainer.processes.is_main:
         trainer.run.drop_metrics_after(step)
         tracking.attach(
             trainer.run,

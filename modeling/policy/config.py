@@ -17,15 +17,20 @@ ALGORITHMS = ("frozen", "dynamic", "refl", "diffusion_dpo", "sft", "diffusion_nf
 LABELLED = ("diffusion_dpo", "sft")  # they learn from `pairs`, not from the reward model
 REWARDS = ("reward_vlm", "ocr")
 REWARD_FORMS = ("margin", "squared", "probability")
-ORDERS = ("random", "both", "policy_first")
+ORDERS = ("random", "both", "policy_first", "reference_first")
 DTYPES = ("float32", "bfloat16")
 ANCHORS = ("parent", "base")
+COMBINATIONS = ("mean", "normalised", "pcgrad")
+STORAGES = ("", "float8", "nf4")
+COMPILED = ("transformer", "reward")
+KEEPS = ("auto", "best", "last")
 
 
 @dataclass(frozen=True)
 class RewardSpec:
     location: str  # hub id or directory of the reward VLM
     adapter: str = ""  # directory of its LoRA, "" = none
+    quantisation: str = ""  # of its language model: "", nf4 or int8 (bitsandbytes)
 
 
 @dataclass(frozen=True)
@@ -39,16 +44,30 @@ class MonitorConfig:
     every: int = 20  # steps between two checks, 0 = never
     sources: int = 16  # held-out sources that are sampled at each check
     max_drift: float = 0.10  # relative squared change of the velocity field
+    seeds: int = 2  # pictures a source, for their diversity; 1 = it is not measured
     max_psnr_drop: float = 3.0  # dB lost outside the mask
+    max_ssim_drop: float = 0.05  # structural similarity lost there
     max_roughness: float = 2.0  # high-frequency energy inside the mask, times the parent's
     max_grid: float = 1.6  # jumps across token borders against jumps inside, times the parent's
+    min_diversity: float = 0.5  # distance of two seeds' pictures, times the parent's
+    max_reward_gap: float = 0.25  # P(Yes) less the held-out reward model's, where there is one
+    max_adapter_norm: float = 0.0  # how far the weights may move, 0 = any distance
     stop: bool = True  # False only logs the alarm
 
     def __post_init__(self) -> None:
         _check(self.every >= 0, "monitor.every", self.every, "0 or more")
         _check(self.sources >= 1, "monitor.sources", self.sources, "1 or more")
-        for name in ("max_drift", "max_psnr_drop", "max_roughness", "max_grid"):
-            _check(getattr(self, name) > 0, f"monitor.{name}", getattr(self, name), "above 0")
+        _check(self.seeds >= 1, "monitor.seeds", self.seeds, "1 or more")
+        for name in ("drift", "psnr_drop", "ssim_drop", "roughness", "grid", "reward_gap"):
+            value = getattr(self, f"max_{name}")
+            _check(value > 0, f"monitor.max_{name}", value, "above 0")
+        _check(self.min_diversity >= 0, "monitor.min_diversity", self.min_diversity, "0 or more")
+        _check(
+            self.max_adapter_norm >= 0,
+            "monitor.max_adapter_norm",
+            self.max_adapter_norm,
+            "0 or more",
+        )
 
 
 @dataclass(frozen=True)
@@ -66,8 +85,8 @@ class PolicyConfig:
     # `rewards` without gradient. Each is defined in modeling/policy/objectives.
     algorithm: str = "frozen"
     steps: int = 600
-    batch_size: int = 16  # sources a step and process
-    micro_batch_size: int = 0  # sources whose activations coexist, 0 = the whole batch
+    batch_size: int = 16  # sources a step, of all processes together
+    micro_batch_size: int = 0  # sources whose activations coexist on a process, 0 = all of its part
     seed: int = 0
 
     # --- optimisation ---
@@ -83,7 +102,13 @@ class PolicyConfig:
     # --- reward ---
     reward_form: str = "margin"  # hinge on the margin, its square, or the paper's on P(Yes)
     cap: float = 0.95  # lambda: a reward above this probability earns nothing more
-    order: str = "random"  # which image the reward model sees first: random, both or policy_first
+    # Which image the reward model sees first: random, both, policy_first or reference_first. The
+    # last keeps what the model has read of a reference for the steps that use it again.
+    order: str = "random"
+    prefix_cache_mb: int = 2048  # reference_first: memory for what is kept
+    # How the dimensions' gradients at the pixels become one: mean, normalised or pcgrad
+    # (conflict.py). The last two cost a backward pass of the reward model for every dimension.
+    gradient_combination: str = "mean"
     straight_through: bool = False  # score the finished sample, with the endpoint's gradient
     anchor_weight: float = 12.0  # times the velocity's squared distance from the anchor
     tone_weight: float = 300.0  # times the squared distance of the velocities' means under the mask
@@ -111,13 +136,34 @@ class PolicyConfig:
     reference_best_of: int = 1  # samples per reference; the reward model's favourite is kept
     reference_staleness: int = 0  # dynamic: steps for which a source's reference may be used again
     max_pixels: int = 262144  # larger sources are scaled down to this area
+    # (share of the steps, max_pixels) one after another; the rest is trained at `max_pixels`, since
+    # a policy that ends at a low resolution draws grids at a high one.
+    resolutions: tuple[tuple[float, int], ...] = ()
 
     # --- machine ---
+    preload: bool = True  # read the next step's pictures in a thread beside the step
+    # Directory of text embeddings and latents, shared by runs; "" = encoded anew in each run.
+    condition_cache: str = ""
+    condition_cache_gb: float = 20.0  # kept of them when a run starts
+    source_memory_mb: int = 4096  # pictures and conditions kept in memory
     dtype: str = "float32"  # of base weights and activations; LoRA, EMA and optimiser stay fp32
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = False  # of the transformer's blocks and the VAE
+    # Decode the endpoint without graph for the reward model, and again with it once its gradient at
+    # the pixels is known: the two models' activations never coexist, for one more forward.
+    recompute_endpoint: bool = False
+    base_storage: str = (
+        ""  # of the frozen base under a LoRA: "" = dtype, float8 or nf4 (needs CUDA)
+    )
+    offload_reward: bool = False  # reward models stay on the CPU but for their part of a step
+    compile: tuple[str, ...] = ()  # blocks to compile: of the transformer, of the reward model
 
     # --- watching and keeping ---
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
+    # A reward model of other labels, asked at each check and never followed; "" = none.
+    held_out: RewardSpec = field(default_factory=lambda: RewardSpec(""))
+    # What the run gives out: its last weights, or the best check's (best.py). auto: best where a
+    # held-out reward model can say so; the training's own is what a policy learns to please.
+    keep: str = "auto"
     sample_every: int = 50  # steps between sample grids, 0 = only at the end
     checkpoint_every: int = 50  # steps between checkpoints
     trackers: tuple[str, ...] = ()  # beside TensorBoard: wandb, mlflow, trackio where installed
@@ -129,11 +175,24 @@ class PolicyConfig:
         _choice("order", self.order, ORDERS)
         _choice("dtype", self.dtype, DTYPES)
         _choice("anchor", self.anchor, ANCHORS)
+        _choice("keep", self.keep, KEEPS)
+        _choice("gradient_combination", self.gradient_combination, COMBINATIONS)
+        if self.algorithm == "refl" and self.gradient_combination != "mean":
+            raise ValueError("gradient_combination must be 'mean' with refl: it has one score.")
+        if self.keep == "best" and not self.monitor.every:
+            raise ValueError("keep 'best' needs checks to choose from: set monitor.every.")
         for name in ("steps", "batch_size", "lora_rank", "num_inference_steps"):
             _check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         for name in ("references_per_source", "reference_best_of", "checkpoint_every"):
             _check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        for name in ("micro_batch_size", "warmup_steps", "sample_every", "reference_staleness"):
+        self._check_machine()
+        for name in (
+            "prefix_cache_mb",
+            "micro_batch_size",
+            "warmup_steps",
+            "sample_every",
+            "reference_staleness",
+        ):
             _check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         for name in ("weight_decay", "anchor_weight", "tone_weight", "guidance_scale"):
             _check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
@@ -172,6 +231,57 @@ class PolicyConfig:
             raise ValueError(
                 "anchor 'base' with full_finetune needs a policy without adapter: use 'parent'."
             )
+
+    def _check_machine(self) -> None:
+        _choice("base_storage", self.base_storage, STORAGES)
+        if self.base_storage and self.full_finetune:
+            raise ValueError("base_storage must be '' with full_finetune, which trains the base.")
+        for which in self.compile:
+            _choice("compile", which, COMPILED)
+        quantised = self.reward.quantisation or self.held_out.quantisation
+        if self.offload_reward and quantised:
+            raise ValueError(
+                "offload_reward needs reward models without quantisation, which cannot be moved."
+            )
+        _check(
+            self.condition_cache_gb > 0, "condition_cache_gb", self.condition_cache_gb, "above 0"
+        )
+        _check(self.source_memory_mb >= 1, "source_memory_mb", self.source_memory_mb, "1 or more")
+        try:
+            shares = [float(share) for share, _ in self.resolutions]
+            pixels = [int(area) for _, area in self.resolutions]
+        except (TypeError, ValueError):
+            raise ValueError(
+                "resolutions must be a list of (share of the steps, max_pixels), got "
+                f"{self.resolutions!r}."
+            ) from None
+        _check(
+            all(share > 0 for share in shares) and sum(shares) < 1,
+            "resolutions",
+            shares,
+            "shares above 0 that leave some of the steps to max_pixels",
+        )
+        _check(
+            all(1024 <= area <= self.max_pixels for area in pixels),
+            "resolutions",
+            pixels,
+            f"areas from 1024 to max_pixels ({self.max_pixels})",
+        )
+
+
+def stages(config: PolicyConfig) -> list[tuple[int, int]]:
+    """(last step, max_pixels) of each lower resolution."""
+    found, done = [], 0.0
+    for share, pixels in config.resolutions:
+        done += share
+        found.append((round(done * config.steps), int(pixels)))
+    return found
+
+
+def keeps_best(config: PolicyConfig) -> bool:
+    if config.keep == "auto":
+        return bool(config.held_out.location and config.monitor.every)
+    return config.keep == "best"
 
 
 def gradient_steps(num_inference_steps: int, t_range: tuple[float, float]) -> list[int]:

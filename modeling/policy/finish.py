@@ -1,4 +1,5 @@
-"""What a finished policy training leaves: the EMA, its card and the result."""
+"""What a finished policy training leaves: the EMA of its end or of its best check, its card and the
+result."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from modeling.policy.best import folder
+from modeling.policy.config import keeps_best
 from modeling.policy.trainer import Trainer
 
 TAIL = 20  # steps at the end whose means are the result
@@ -20,7 +23,11 @@ def finish(trainer: Trainer) -> dict[str, Any]:
     config, run, roles = trainer.config, trainer.run, trainer.roles
     temporary = run.path / f".{roles.output}"
     shutil.rmtree(temporary, ignore_errors=True)
-    roles.save(temporary)
+    best = trainer.watch.best if keeps_best(config) and trainer.watch.best.step else None
+    if best is None:
+        roles.save(temporary)
+    else:
+        shutil.copytree(folder(run, best.step), temporary)
     shutil.rmtree(run.path / roles.output, ignore_errors=True)
     temporary.rename(run.path / roles.output)
     rows = run.metrics()
@@ -29,6 +36,7 @@ def finish(trainer: Trainer) -> dict[str, Any]:
     means = {key: sum(row[key] for row in tail) / len(tail) for key in RESULTS if key in tail[-1]}
     result: dict[str, Any] = {
         "step": config.steps,
+        "kept_step": config.steps if best is None else best.step,
         "output": roles.output,
         **means,
         "monitor": checks[-1]["monitor"] if checks else {},

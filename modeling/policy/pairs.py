@@ -22,7 +22,7 @@ from torch import Tensor
 from generation.diffusion.conditions import encode_pictures
 from generation.diffusion.generate import image_tensor
 from generation.diffusion.loading import FillModels
-from modeling.policy.sources import Batch
+from modeling.policy.sources import Batch, Row
 from modeling.rundir import RunError
 
 REQUIRED = ("source", "chosen", "rejected")
@@ -80,10 +80,12 @@ def only_direct(pairs: dict[str, list[Pair]]) -> dict[str, list[Pair]]:
     return {source: group for source, group in found.items() if group}
 
 
-def draw_pairs(pairs: dict[str, list[Pair]], batch: Batch, rng: np.random.Generator) -> list[Pair]:
-    """One pair for each row of the batch, by weight."""
+def draw_pairs(
+    pairs: dict[str, list[Pair]], rows: Sequence[Row], rng: np.random.Generator
+) -> list[Pair]:
+    """One pair for each row, by weight."""
     drawn = []
-    for row in batch.rows:
+    for row in rows:
         group = pairs[row.id]
         weights = np.asarray([pair.weight for pair in group])
         drawn.append(group[int(rng.choice(len(group), p=weights / weights.sum()))])

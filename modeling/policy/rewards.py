@@ -23,6 +23,7 @@ from generation.diffusion.generate import pil_images
 from modeling.policy.objective import mean_over_dimensions
 from modeling.policy.objectives.protocol import Parts
 from modeling.policy.objectives.reference_images import ReferenceImages
+from modeling.policy.placement import at_work
 from modeling.policy.rollouts import score
 from modeling.policy.sources import Batch
 from modeling.rundir import RunError
@@ -45,16 +46,17 @@ def reward_vlm(parts: Parts) -> Reward:
     """The reward model's P(Yes) against the parent's cached picture of the same source: the mean
     over the task's dimensions and both orders."""
     references = ReferenceImages(parts, moving=False)
+    offload = parts.config.offload_reward
 
     def judge(step: int, images: Tensor, batch: Batch) -> Tensor:
-        others, _ = references.get(step, batch, [0] * len(batch.rows))
+        others = references.get(step, batch, [0] * len(batch.rows)).images
         size = parts.config.micro_batch_size or len(images)
         found = []
         for begin in range(0, len(images), size):
             part = slice(begin, begin + size)
             first = torch.ones(len(images[part]), dtype=torch.bool)
             orders = torch.stack([first, ~first])
-            with torch.no_grad():
+            with torch.no_grad(), at_work(parts.vlm, images.device, offload=offload):
                 scores = score(parts.vlm, images[part], others[part], batch[part], orders)
             found.append(mean_over_dimensions(scores.margins.sigmoid().mean(0), scores.present))
         return torch.cat(found)

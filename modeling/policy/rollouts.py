@@ -5,8 +5,9 @@ Shapes: B samples, S tokens, C packed channels, K steps, D dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from generation.diffusion.sampling import (
 from modeling.policy.config import PolicyConfig
 from modeling.policy.objective import mean_over_dimensions, toward_policy
 from modeling.policy.sources import Batch
+from modeling.reward.prefix import PrefixStore, ReferencePrefix, encode_reference, margins_after
 from modeling.reward.scoring import margins
 from modeling.reward.view import reward_context, reward_view
 from modeling.reward.vlm import RewardVLM
@@ -121,13 +123,44 @@ def score(
             vlm, torch.where(place, view, other), torch.where(place, other, view), queries, context
         )
         found.append(toward_policy(asked, first.to(asked.device)))
-    lengths = torch.tensor([len(row) for row in queries], device=found[0].device)
-    present = torch.arange(found[0].shape[1], device=found[0].device) < lengths[:, None]
     return Scores(
         margins=torch.stack(found),
-        present=present,
+        present=_present(queries, found[0]),
         dimensions=[list(row.queries) for row in batch.rows],
     )
+
+
+def score_after(
+    vlm: RewardVLM,
+    images: Tensor,
+    references: Tensor,
+    batch: Batch,
+    store: PrefixStore,
+    names: Sequence[Hashable],
+) -> Scores:
+    """`score` with every reference first, whose part of the VLM's work is kept under its name."""
+    view = reward_view(images, batch.images, batch.masks, vlm.view)
+    other = reward_view(references.to(images.device), batch.images, batch.masks, vlm.view)
+    context = reward_context(batch.images, batch.masks, vlm.view)
+
+    def encoded(index: int) -> ReferencePrefix:
+        around = None if context is None else context[index]
+        return encode_reference(vlm, other[index], around)
+
+    prefixes = [store.get(name, partial(encoded, i)) for i, name in enumerate(names)]
+    queries = [list(row.queries.values()) for row in batch.rows]
+    found = -margins_after(vlm, prefixes, view, queries)
+    return Scores(
+        margins=found[None],
+        present=_present(queries, found),
+        dimensions=[list(row.queries) for row in batch.rows],
+    )
+
+
+def _present(queries: list[list[str]], margins: Tensor) -> Tensor:
+    """(B, D), which entries of (B, D) margins were asked."""
+    lengths = torch.tensor([len(row) for row in queries], device=margins.device)
+    return torch.arange(margins.shape[1], device=margins.device) < lengths[:, None]
 
 
 def inside_tokens(conditions: FillConditions) -> Tensor:

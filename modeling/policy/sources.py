@@ -8,7 +8,9 @@ query earn no reward and are left out.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from generation.diffusion.conditions import FillConditions, encode_images, encode_prompts
+from generation.diffusion.conditions import FillConditions
 from generation.diffusion.generate import image_tensor, mask_tensor
-from generation.diffusion.loading import FillModels
+from modeling.policy.conditions import Encoder, Recent
 from modeling.policy.objective import source_chances
 from modeling.rundir import RunError
 
@@ -106,80 +108,135 @@ def working_size(size: Size, max_pixels: int, multiple: int) -> Size:
     return sides[0], sides[1]
 
 
-class Sources:
-    """Rows of one split with their pictures; conditions are computed once per source."""
+@dataclass(frozen=True)
+class Loaded:
+    """One source at one size, on the CPU."""
 
-    def __init__(self, rows: Sequence[Row], models: FillModels, *, max_pixels: int) -> None:
+    pixels: Tensor  # (1, 3, H, W) in [0, 1]
+    mask: Tensor  # (1, 1, H, W)
+    conditions: FillConditions
+
+    @property
+    def nbytes(self) -> int:
+        found = self.conditions
+        tensors = [self.pixels, self.mask, found.masked_image, found.image_latents]
+        return sum(tensor.nbytes for tensor in [*tensors, found.prompt_embeds, found.pooled])
+
+
+class Sources:
+    """Rows of one split with their pictures and conditions, of which at most `memory_bytes` are
+    kept in memory.
+
+    `stages` are (last step, max_pixels) of a schedule of resolutions, which ends at `max_pixels`;
+    `at` says which step it is.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        encoder: Encoder,
+        *,
+        max_pixels: int,
+        stages: Sequence[tuple[int, int]] = (),
+        memory_bytes: int = 4 << 30,
+    ) -> None:
         self.rows = list(rows)
-        self.models = models
-        self.sizes = [
-            working_size(_picture_size(row), max_pixels, models.size_multiple) for row in self.rows
+        self.encoder = encoder
+        self.device = encoder.models.device
+        self.loading_seconds = 0.0  # for which `batch` has kept its caller waiting
+        own_sizes = [_picture_size(row) for row in self.rows]
+        multiple = encoder.models.size_multiple
+        self._stages = [
+            (last, [working_size(size, pixels, multiple) for size in own_sizes])
+            for last, pixels in [*stages, (None, max_pixels)]
         ]
+        self.at(1)
+        self._places = {row.id: index for index, row in enumerate(self.rows)}
         weights = {row.task: row.weight for row in self.rows}
         self._chances = source_chances([row.task for row in self.rows], weights)
-        self._encoded: dict[int, tuple[Tensor, Tensor, FillConditions]] = {}
-        # One prompt at a time: encoded in a batch, a prompt's bits would depend on the others.
-        self._prompts: dict[str, tuple[Tensor, Tensor]] = {}
-        with torch.no_grad():
-            for prompt in dict.fromkeys(row.prompt for row in self.rows):
-                embeds, pooled = encode_prompts(models, [prompt])
-                self._prompts[prompt] = (embeds.cpu(), pooled.cpu())
+        self._loaded = Recent[tuple[int, Size], Loaded](memory_bytes)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sources")
+        self._ahead: Future[list[Loaded]] | None = None
+        encoder.remember(row.prompt for row in self.rows)
 
     def __len__(self) -> int:
         return len(self.rows)
 
+    def at(self, step: int) -> None:
+        """Take the sizes that the schedule has for this step."""
+        self.sizes = self._sizes_at(step)
+
+    def key(self, row: Row) -> str:
+        """Names a row at its present size; at its final one that is its id."""
+        index = self._places[row.id]
+        size, final = self.sizes[index], self._stages[-1][1][index]
+        return row.id if size == final else f"{row.id} {size[0]}x{size[1]}"
+
     def draw(self, rng: np.random.Generator, count: int) -> list[int]:
         """Indices of one batch, which has one size: a size by its share, then sources of it by
         theirs."""
+        return self._draw(rng, count, self.sizes)
+
+    def _draw(self, rng: np.random.Generator, count: int, own_sizes: list[Size]) -> list[int]:
         mass = {
-            size: sum(c for c, own in zip(self._chances, self.sizes, strict=True) if own == size)
-            for size in sorted(set(self.sizes))
+            size: sum(c for c, own in zip(self._chances, own_sizes, strict=True) if own == size)
+            for size in sorted(set(own_sizes))
         }
         sizes = list(mass)
         size = sizes[int(rng.choice(len(sizes), p=_normalised(list(mass.values()))))]
-        members = [index for index, own in enumerate(self.sizes) if own == size]
+        members = [index for index, own in enumerate(own_sizes) if own == size]
         chances = _normalised([self._chances[index] for index in members])
         return [members[int(place)] for place in rng.choice(len(members), size=count, p=chances)]
 
-    def batch(self, indices: Sequence[int]) -> Batch:
-        parts = [self._load(index) for index in indices]
-        return Batch(
-            rows=[self.rows[index] for index in indices],
-            images=torch.cat([image for image, _, _ in parts]).to(self.models.device),
-            masks=torch.cat([mask for _, mask, _ in parts]).to(self.models.device),
-            conditions=FillConditions.cat([conditions for _, _, conditions in parts]).to(
-                self.models.device
-            ),
-        )
+    def preload(self, step: int, rng: np.random.Generator, count: int, mine: slice) -> None:
+        """Load in a thread what `draw` will give at `step` from an equal generator."""
+        sizes = self._sizes_at(step)
+        wanted = [(index, sizes[index]) for index in self._draw(rng, count, sizes)[mine]]
+        self._ahead = self._thread.submit(lambda: [self._load(*one) for one in wanted])
 
-    def _load(self, index: int) -> tuple[Tensor, Tensor, FillConditions]:
-        if index not in self._encoded:
-            row, size = self.rows[index], self.sizes[index]
-            with Image.open(row.image) as file:
-                image = file.convert("RGB")
-            with Image.open(row.mask) as file:
-                mask = file.convert("L")
-            if image.size != mask.size:
-                raise RunError(
-                    f"The mask of source {row.id} is {mask.size[0]} x {mask.size[1]}, its picture "
-                    f"{image.size[0]} x {image.size[1]}: they must have one size."
-                )
-            if image.size != size:
-                image = image.resize(size, Image.Resampling.LANCZOS)
-                mask = mask.resize(size, Image.Resampling.NEAREST)
-            pixels, edit = image_tensor(image), mask_tensor(mask)
-            masked_image, image_latents = encode_images(self.models, pixels, edit)
-            prompt_embeds, pooled = self._prompts[row.prompt]
-            conditions = FillConditions(
-                prompt_embeds=prompt_embeds,
-                pooled=pooled,
-                masked_image=masked_image.cpu(),
-                image_latents=image_latents.cpu(),
-                height=size[1],
-                width=size[0],
+    def batch(self, indices: Sequence[int]) -> Batch:
+        began = time.perf_counter()
+        if self._ahead is not None:
+            wait([self._ahead])  # what fails there fails again below
+            self._ahead = None
+        parts = [self._load(index, self.sizes[index]) for index in indices]
+        batch = Batch(
+            rows=[self.rows[index] for index in indices],
+            images=torch.cat([part.pixels for part in parts]).to(self.device),
+            masks=torch.cat([part.mask for part in parts]).to(self.device),
+            conditions=FillConditions.cat([part.conditions for part in parts]).to(self.device),
+        )
+        self.loading_seconds += time.perf_counter() - began
+        return batch
+
+    def _sizes_at(self, step: int) -> list[Size]:
+        return next(sizes for last, sizes in self._stages if last is None or step <= last)
+
+    def _load(self, index: int, size: Size) -> Loaded:
+        return self._loaded.get((index, size), lambda: self._read(self.rows[index], size))
+
+    def _read(self, row: Row, size: Size) -> Loaded:
+        image, mask = _picture(row.image, "RGB", row), _picture(row.mask, "L", row)
+        if image.size != mask.size:
+            raise RunError(
+                f"The mask of source {row.id} is {mask.size[0]} x {mask.size[1]}, its picture "
+                f"{image.size[0]} x {image.size[1]}: they must have one size."
             )
-            self._encoded[index] = (pixels, edit, conditions)
-        return self._encoded[index]
+        if image.size != size:
+            image = image.resize(size, Image.Resampling.LANCZOS)
+            mask = mask.resize(size, Image.Resampling.NEAREST)
+        pixels, edit = image_tensor(image), mask_tensor(mask)
+        masked_image, image_latents = self.encoder.picture(pixels, edit)
+        prompt_embeds, pooled = self.encoder.prompt(row.prompt)
+        conditions = FillConditions(
+            prompt_embeds=prompt_embeds,
+            pooled=pooled,
+            masked_image=masked_image,
+            image_latents=image_latents,
+            height=size[1],
+            width=size[0],
+        )
+        return Loaded(pixels, edit, conditions)
 
 
 def _normalised(chances: Sequence[float]) -> np.ndarray:
@@ -187,11 +244,21 @@ def _normalised(chances: Sequence[float]) -> np.ndarray:
     return values / values.sum()
 
 
+def _picture(path: Path, mode: str, row: Row) -> Image.Image:
+    try:
+        with Image.open(path) as file:
+            return file.convert(mode)
+    except OSError as error:
+        raise _unreadable(path, row, error) from error
+
+
 def _picture_size(row: Row) -> Size:
     try:
         with Image.open(row.image) as file:
             return file.size
     except OSError as error:
-        raise RunError(
-            f"The picture '{row.image}' of source {row.id} cannot be read: {error}"
-        ) from (error)
+        raise _unreadable(row.image, row, error) from error
+
+
+def _unreadable(path: Path, row: Row, error: OSError) -> RunError:
+    return RunError(f"The picture '{path}' of source {row.id} cannot be read: {error}")

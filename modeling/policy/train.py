@@ -5,11 +5,12 @@
 What a step computes is an objective (modeling/policy/objectives), chosen by `algorithm`: OneReward
 (arXiv 2508.21066, section 3.3) with a frozen reference or with the EMA as the reference, and the
 methods it argues with. A step: the objective draws its material; micro-batch by micro-batch it adds
-to the gradients; they are averaged over the processes and clipped; AdamW; EMA. The EMA is the
+to the gradients; they are added up over the processes and clipped; AdamW; EMA. The EMA is the
 output.
 
-All randomness of a step comes from (seed, step, rank), so that a run killed at any moment and
-started again with the same directory ends in the same weights.
+All randomness of a step comes from (seed, step), so that a run killed at any moment and started
+again with the same directory ends in the same weights. On several processes each computes a part of
+the step's batch, and the same comes of it up to the order of sums.
 """
 
 from __future__ import annotations
@@ -23,15 +24,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 
 from modeling import tracking
+from modeling.policy import monitors
+from modeling.policy.best import forget_others, keep_weights
 from modeling.policy.checkpoints import resume, save_checkpoint
-from modeling.policy.config import PolicyConfig
+from modeling.policy.config import PolicyConfig, keeps_best
 from modeling.policy.finish import finish
-from modeling.policy.objectives.protocol import Tally
+from modeling.policy.objectives.protocol import Tally, step_rng
 from modeling.policy.samples import save_grid
 from modeling.policy.trainer import Trainer, prepare
 from modeling.rundir import RunDirectory, RunError, die_with_parent
@@ -53,15 +55,19 @@ def train(run_dir: str | Path) -> dict[str, Any]:
             raise RunError(str(error)) from error
         label, key = trainer.objective.headline
         first = resume(trainer)
+        accelerator.wait_for_everyone()
         for step in range(first + 1, config.steps + 1):
-            began = time.perf_counter()
+            began, loaded = time.perf_counter(), trainer.sources.loading_seconds
             values = train_step(trainer, step)
+            loading = round(trainer.sources.loading_seconds - loaded, 4)
             check(trainer, step, values)
             if accelerator.is_main_process:
-                run.log(step, **values, seconds=round(time.perf_counter() - began, 3))
+                taken = round(time.perf_counter() - began, 3)
+                run.log(step, **values, seconds=taken, loading_seconds=loading)
                 run.progress(step, config.steps, f"{label} {values[key]:.2f}")
                 if step % config.checkpoint_every == 0 or step == config.steps:
                     run.save_checkpoint(step, lambda path: save_checkpoint(trainer, path))
+                    forget_others(run, trainer.watch.best)
         accelerator.wait_for_everyone()
         return finish(trainer) if accelerator.is_main_process else {}
 
@@ -80,8 +86,9 @@ def learning_rate(config: PolicyConfig, step: int) -> float:
 def train_step(trainer: Trainer, step: int) -> dict[str, Any]:
     """Take one step; returns its figures. Raises RunError where the loss is not a number."""
     config, roles, objective = trainer.config, trainer.roles, trainer.objective
-    rng = np.random.default_rng([config.seed, step, trainer.accelerator.process_index])
-    material = objective.prepare(step, rng)
+    processes = trainer.processes
+    trainer.sources.at(step)
+    material = objective.prepare(step, step_rng(config, step))
     count = len(material)
 
     rate = learning_rate(config, step)
@@ -92,9 +99,11 @@ def train_step(trainer: Trainer, step: int) -> dict[str, Any]:
     tally = Tally()
     for begin in range(0, count, size):
         part = material[begin : begin + size]
-        share = len(part) / count
+        share = len(part) / (count * processes.count)
         tally.add(objective.forward_backward(part, share), share)
-    norm = _average_and_clip(trainer)
+    tally.outcomes = processes.gather(tally.outcomes)
+    processes.sum_gradients(roles.parameters())
+    norm = float(torch.nn.utils.clip_grad_norm_(roles.parameters(), config.max_grad_norm))
     trainer.optimizer.step()
     roles.update_ema(min(config.ema_decay, (1 + step) / (10 + step)))
     values = tally.values(cap=config.cap)
@@ -107,18 +116,8 @@ def train_step(trainer: Trainer, step: int) -> dict[str, Any]:
         "grad_norm": norm,
         "adapter_norm": roles.distance(),
         "lr": rate,
-        **material.figures,
+        **processes.mean_figures(material.figures),
     }
-
-
-def _average_and_clip(trainer: Trainer) -> float:
-    """Mean gradient over all processes, clipped; returns the norm before clipping."""
-    parameters = trainer.roles.parameters()
-    if trainer.accelerator.num_processes > 1:
-        for parameter in parameters:
-            if parameter.grad is not None:
-                parameter.grad = trainer.accelerator.reduce(parameter.grad, "mean")
-    return float(torch.nn.utils.clip_grad_norm_(parameters, trainer.config.max_grad_norm))
 
 
 # --- watching ---
@@ -136,19 +135,34 @@ def check(trainer: Trainer, step: int, values: dict[str, Any]) -> None:
     images, signs = watch.look(trainer.watch_sampler, trainer.roles, trainer.vlm)
     values["monitor"] = signs
     reason = watch.alarm.check(step, signs, signs["reward"]) if monitoring else ""
-    main_process = trainer.accelerator.is_main_process
+    reason = trainer.processes.decide(reason)
+    main_process = trainer.processes.is_main
     if main_process and (sampling or last or reason):
         path = run.path / "samples" / f"step-{step:06d}.png"
-        save_grid(path, watch.batch.images, watch.batch.masks, watch.parents, images)
+        save_grid(path, watch.batch.images, watch.batch.masks, watch.parents[0], images)
         run.picture(step, path)
+    if monitoring and keeps_best(config):
+        _keep_best(trainer, step, signs)
     if not reason:
         return
+    if watch.best.step:
+        reason += f" The best check, of step {watch.best.step}, is kept in best/."
     values["alarm"] = reason
     if config.monitor.stop:
         if main_process:
             run.log(step, **values)
             run.write("result.json", {"step": step, "alarm": reason, "monitor": signs})
         raise RunError(reason)
+
+
+def _keep_best(trainer: Trainer, step: int, signs: dict[str, Any]) -> None:
+    """Judge the EMA; adds to the signs."""
+    best = trainer.watch.best
+    signs["ema_margin"] = trainer.watch.judge_ema(trainer.watch_sampler, trainer.roles, trainer.vlm)
+    if best.improves(signs["ema_margin"], monitors.beyond(signs, trainer.config.monitor)):
+        best.load_state({"step": step, "score": signs["ema_margin"], "signs": signs})
+        if trainer.processes.is_main:
+            keep_weights(trainer.run, best, trainer.roles.save)
 
 
 def main(arguments: list[str] | None = None) -> int:

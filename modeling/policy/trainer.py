@@ -7,14 +7,16 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 
 from generation.diffusion.loading import FillModels, load_models
 from modeling.policy.adapters import AdapterRoles, CopiedRoles, Roles
-from modeling.policy.config import LABELLED, PolicyConfig
+from modeling.policy.conditions import ConditionCache, Encoder
+from modeling.policy.config import LABELLED, PolicyConfig, RewardSpec, stages
 from modeling.policy.objectives.build import build
 from modeling.policy.objectives.protocol import Objective, Parts
 from modeling.policy.pairs import Pair, only_direct, read_pairs
+from modeling.policy.placement import compile_blocks, quantised_loading, store_in_float8
+from modeling.policy.processes import Processes
 from modeling.policy.rollouts import Sampler
 from modeling.policy.sources import Sources, read_rows
 from modeling.policy.watch import Watch, spread, start_watch
@@ -26,12 +28,14 @@ from modeling.rundir import RunDirectory, RunError
 class Trainer:
     config: PolicyConfig
     accelerator: Accelerator
+    processes: Processes
     run: RunDirectory
     models: FillModels
     vlm: RewardVLM
     roles: Roles
     sampler: Sampler  # of the training
     watch_sampler: Sampler  # of the pictures that are watched, which may have true CFG
+    sources: Sources
     objective: Objective[Any]
     optimizer: torch.optim.Optimizer
     watch: Watch
@@ -53,19 +57,33 @@ def prepare(run: RunDirectory, config: PolicyConfig, accelerator: Accelerator) -
                 f"'{config.pairs}' holds no labelled pair of a training source: label sets of "
                 "training pictures first."
             )
-    models = load_models(dataclasses.replace(config.policy, adapter=""), device=device, dtype=dtype)
-    vlm = load_reward_vlm(
-        config.reward.location, adapter=config.reward.adapter, device=device, dtype=dtype
+    models = load_models(
+        dataclasses.replace(config.policy, adapter=""),
+        device=device,
+        dtype=dtype,
+        quantization_config=quantised_loading(config.base_storage, dtype),
     )
+    vlm = _reward_model(config.reward, config, device)
+    held_out_vlm = None
+    if config.held_out.location:
+        held_out_vlm = _reward_model(config.held_out, config, device)
     sampler = Sampler(models, config, cfg_free=config.cfg_free)
     watch_sampler = Sampler(models, config)
-    sources = Sources(training, models, max_pixels=config.max_pixels)
+    encoder = Encoder(models, _condition_cache(run, config))
+    sources = Sources(
+        training,
+        encoder,
+        max_pixels=config.max_pixels,
+        stages=stages(config),
+        memory_bytes=config.source_memory_mb << 20,
+    )
     held_out = [row for row in rows if row.split != "train"] or training
-    watched = Sources(spread(held_out, config), models, max_pixels=config.max_pixels)
+    watched = Sources(spread(held_out, config), encoder, max_pixels=config.max_pixels)
     # Every prompt is encoded: a T5 of 10 GB has no place beside the training.
     models.text_encoder = models.text_encoder_2 = None
     if config.gradient_checkpointing:
         models.transformer.enable_gradient_checkpointing()
+        models.vae.enable_gradient_checkpointing()
     adapter = config.policy.adapter
     roles: Roles
     if config.full_finetune:
@@ -73,35 +91,35 @@ def prepare(run: RunDirectory, config: PolicyConfig, accelerator: Accelerator) -
     else:
         roles = AdapterRoles(models.transformer, rank=config.lora_rank, parent_adapter=adapter)
 
-    def process_mean(values: Tensor) -> Tensor:
-        mean: Tensor = accelerator.reduce(values.to(device), "mean")
-        return mean.to(values.device)
-
+    if config.base_storage == "float8":
+        store_in_float8(models.transformer, dtype)
+    compile_blocks(models.transformer, vlm, config.compile)
     parts = Parts(
         config=config,
         directory=run.path,
-        rank=accelerator.process_index,
+        processes=Processes(accelerator),
         vlm=vlm,
         roles=roles,
         sampler=sampler,
         sources=sources,
         pairs=pairs or {},
-        process_mean=process_mean,
     )
     return Trainer(
         config=config,
         accelerator=accelerator,
+        processes=parts.processes,
         run=run,
         models=models,
         vlm=vlm,
         roles=roles,
         sampler=sampler,
         watch_sampler=watch_sampler,
+        sources=sources,
         objective=build(parts),
         optimizer=torch.optim.AdamW(
             roles.parameters(), lr=config.lr, weight_decay=config.weight_decay
         ),
-        watch=start_watch(config, watch_sampler, roles, watched),
+        watch=start_watch(config, watch_sampler, roles, watched, held_out_vlm),
     )
 
 
@@ -111,3 +129,20 @@ def _pairs(run: RunDirectory, config: PolicyConfig) -> dict[str, list[Pair]] | N
         return None
     pairs = read_pairs(run.path / config.pairs)
     return only_direct(pairs) if config.algorithm == "sft" else pairs
+
+
+def _reward_model(spec: RewardSpec, config: PolicyConfig, device: torch.device) -> RewardVLM:
+    return load_reward_vlm(
+        spec.location,
+        adapter=spec.adapter,
+        quantisation=spec.quantisation,
+        device="cpu" if config.offload_reward else device,
+        dtype=getattr(torch, config.dtype),
+    )
+
+
+def _condition_cache(run: RunDirectory, config: PolicyConfig) -> ConditionCache | None:
+    if not config.condition_cache:
+        return None
+    max_bytes = int(config.condition_cache_gb * (1 << 30))
+    return ConditionCache(run.path / config.condition_cache, max_bytes=max_bytes)

@@ -1,19 +1,33 @@
 import math
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter
 
 from modeling.policy.config import MonitorConfig
 from modeling.policy.monitors import (
     Alarm,
+    diversity,
     drift,
     evidence,
     grid_energy,
     outside_psnr,
+    outside_ssim,
     roughness,
 )
 
-GOOD = {"drift": 0.01, "psnr_drop": 0.1, "roughness": 1.0, "grid": 1.0}
+GOOD = {
+    "drift": 0.01,
+    "psnr_drop": 0.1,
+    "ssim_drop": 0.0,
+    "roughness": 1.0,
+    "grid": 1.0,
+    "diversity": 1.0,
+    "reward_gap": 0.0,
+    "adapter_norm": 0.5,
+}
 
 
 def test_it_measures_only_outside_the_mask() -> None:
@@ -24,6 +38,54 @@ def test_it_measures_only_outside_the_mask() -> None:
     images[0] += 0.1
     images[1, :, :4] += 0.4
     assert outside_psnr(images, source, masks).tolist() == pytest.approx([20.0, 60.0], abs=1e-3)
+
+
+def _scipy_ssim(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Wang et al.'s map by scipy's Gaussian filter, cut to 11 pixels: truncate = 5 / 1.5."""
+
+    def blurred(values: np.ndarray) -> np.ndarray:
+        return gaussian_filter(values, 1.5, truncate=5 / 1.5)[5:-5, 5:-5]
+
+    mean, other = blurred(first), blurred(second)
+    variance, other_variance = blurred(first**2) - mean**2, blurred(second**2) - other**2
+    covariance = blurred(first * second) - mean * other
+    found = (2 * mean * other + 1e-4) * (2 * covariance + 9e-4)
+    return found / (mean**2 + other**2 + 1e-4) / (variance + other_variance + 9e-4)
+
+
+def test_its_structural_similarity_is_the_published_one() -> None:
+    """Without a mask, in float64, against the formula over scipy's own Gaussian filter."""
+    generator = torch.Generator().manual_seed(0)
+    source = torch.rand(2, 3, 32, 24, generator=generator, dtype=torch.float64)
+    image = (source + 0.2 * torch.randn(source.shape, generator=generator)).clamp(0, 1)
+    masks = torch.zeros(2, 1, 32, 24, dtype=torch.float64)
+    expected = [
+        np.mean([_scipy_ssim(image[b, c].numpy(), source[b, c].numpy()) for c in range(3)])
+        for b in range(2)
+    ]
+    assert outside_ssim(image, source, masks).tolist() == pytest.approx(expected, rel=1e-9)
+
+
+def test_its_structural_similarity_does_not_see_the_edit() -> None:
+    source, masks = torch.rand(2, 3, 32, 32), torch.zeros(2, 1, 32, 32)
+    masks[:, :, :16] = 1
+    edited = torch.where(masks > 0.5, 1 - source, source)
+    assert outside_ssim(edited, source, masks).tolist() == pytest.approx([1, 1])
+    blurred = F.avg_pool2d(F.pad(edited, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    assert outside_ssim(blurred, source, masks).max() < 0.9
+    # Everything is edited, as in text to image.
+    assert outside_ssim(blurred, source, torch.ones_like(masks)).tolist() == [1, 1]
+
+
+def test_it_measures_how_much_seeds_differ_inside_the_mask() -> None:
+    """Pictures of 0, .3 and .6 inside: pairs differ by .3, .3 and .6, .4 on average."""
+    pictures = torch.rand(1, 2, 3, 8, 8).repeat(3, 1, 1, 1, 1)
+    masks = torch.zeros(2, 1, 8, 8)
+    masks[:, :, :4] = 1
+    for number in range(3):
+        pictures[number, :, :, :4] = 0.3 * number
+    pictures[2, :, :, 4:] = 0  # outside
+    assert diversity(pictures, masks).tolist() == pytest.approx([0.4, 0.4])
 
 
 def test_it_feels_fine_texture() -> None:
@@ -55,8 +117,8 @@ def test_it_measures_drift_against_the_fields_own_size() -> None:
 
 
 def test_its_evidence_is_neutral_for_the_parent_itself() -> None:
-    images, sources = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16)
-    masks = torch.zeros(2, 1, 16, 16)
+    images, sources = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32)
+    masks = torch.zeros(2, 1, 32, 32)
     masks[:, :, 4:12, 4:12] = 1
     field = torch.randn(2, 4, 3)
     signs = evidence(
@@ -68,9 +130,12 @@ def test_its_evidence_is_neutral_for_the_parent_itself() -> None:
         velocity=field,
         parent_velocity=field,
     )
-    kept = signs.pop("outside_psnr")
-    assert signs == pytest.approx({"drift": 0, "psnr_drop": 0, "roughness": 1, "grid": 1})
+    kept, alike = signs.pop("outside_psnr"), signs.pop("outside_ssim")
+    assert signs == pytest.approx(
+        {"drift": 0, "psnr_drop": 0, "ssim_drop": 0, "roughness": 1, "grid": 1}
+    )
     assert 0 < kept < 20
+    assert 0 < alike < 0.5
 
 
 def test_it_stops_at_the_second_check_in_a_row() -> None:
@@ -86,12 +151,29 @@ def test_it_stops_at_the_second_check_in_a_row() -> None:
     assert "Raise anchor_weight" in reason
 
 
-@pytest.mark.parametrize("sign", ["drift", "psnr_drop", "roughness", "grid"])
+@pytest.mark.parametrize("sign", sorted(GOOD))
 def test_it_watches_every_sign(sign: str) -> None:
-    for value in (100.0, math.nan):
-        alarm = Alarm(MonitorConfig())
-        alarm.check(1, {**GOOD, sign: value}, 0.5)
-        assert alarm.check(2, {**GOOD, sign: value}, 0.5)
+    for value in (-100.0 if sign == "diversity" else 100.0, math.nan):
+        alarm = Alarm(MonitorConfig(max_adapter_norm=1.0))
+        assert alarm.check(1, GOOD, 0.5) == ""
+        alarm.check(2, {**GOOD, sign: value}, 0.5)
+        assert alarm.check(3, {**GOOD, sign: value}, 0.5)
+
+
+def test_it_passes_over_what_a_run_does_not_measure() -> None:
+    alarm = Alarm(MonitorConfig())
+    measured = {name: GOOD[name] for name in ("drift", "psnr_drop", "roughness", "grid")}
+    for step in range(3):
+        assert alarm.check(step, {**measured, "adapter_norm": 1e9}, 0.5) == ""
+
+
+def test_it_says_why_it_stopped() -> None:
+    alarm = Alarm(MonitorConfig())
+    signs = {**GOOD, "diversity": 0.2, "reward_gap": 0.4}
+    alarm.check(1, signs, 0.5)
+    reason = alarm.check(2, signs, 0.9)
+    assert "differ 0.20 times as much as the parent's (at least 0.50)" in reason
+    assert "held-out reward model's P(Yes) is lower by 0.40 (limit 0.25)" in reason
 
 
 def test_it_remembers_its_strikes_over_a_restart() -> None:

@@ -118,7 +118,11 @@ def test_it_takes_every_option_of_the_objective(
         "psnr_drop",
         "roughness",
         "grid",
+        "ssim_drop",
         "outside_psnr",
+        "outside_ssim",
+        "diversity",
+        "adapter_norm",
         "reward",
     }
     assert len(list((run / "samples").iterdir())) == 2
@@ -215,7 +219,7 @@ def _assert_same(killed: Path, whole: Path) -> None:
     for first, second in zip(*rows, strict=True):
         for row in (first, second):
             # What an earlier attempt had made already need not be made again.
-            for key in ("seconds", "references_made"):
+            for key in ("seconds", "loading_seconds", "references_made"):
                 row.pop(key, None)
         assert first == second
 

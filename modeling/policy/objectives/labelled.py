@@ -52,12 +52,14 @@ class LabelledPairs:
 
 def prepare_pairs(parts: Parts, rng: np.random.Generator) -> LabelledPairs:
     sources, count = parts.sources, parts.config.batch_size
-    batch = sources.batch(sources.draw(rng, count))
-    pairs = draw_pairs(parts.pairs, batch, rng)
+    drawn, mine = sources.draw(rng, count), parts.processes.part(count)
+    batch = sources.batch(drawn[mine])
+    pairs = draw_pairs(parts.pairs, [sources.rows[index] for index in drawn], rng)
     seeds = [int(seed) for seed in rng.integers(SEED_LIMIT, size=count)]
     places = torch.from_numpy(rng.random(count))
     tokens = batch.conditions.masked_image.shape[1]
-    return LabelledPairs(batch, pairs, seeds, noise_levels(parts.sampler, places, tokens))
+    sigma = noise_levels(parts.sampler, places, tokens)
+    return LabelledPairs(batch, pairs[mine], seeds[mine], sigma[mine])
 
 
 class SFT(Stateless):

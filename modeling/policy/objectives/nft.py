@@ -77,10 +77,11 @@ class DiffusionNFT:
     def prepare(self, step: int, rng: np.random.Generator) -> ScoredSamples:
         config, sources = self.parts.config, self.parts.sources
         count, size = config.batch_size, config.group_size
-        drawn = sources.draw(rng, count // size)
-        batch = sources.batch([index for index in drawn for _ in range(size)])
+        mine = self.parts.processes.part(count, groups_of=size)
+        drawn = [index for index in sources.draw(rng, count // size) for _ in range(size)]
+        batch = sources.batch(drawn[mine])
         sampling_seeds = [int(seed) for seed in rng.integers(SEED_LIMIT, size=count)]
-        clean = self._sample(batch, sampling_seeds)
+        clean = self._sample(batch, sampling_seeds[mine])
         scores = self._score(step, clean, batch)
         total = torch.stack([config.rewards[name] * value for name, value in scores.items()]).sum(0)
         seeds = rng.integers(SEED_LIMIT, size=(count, config.noise_levels))
@@ -89,8 +90,8 @@ class DiffusionNFT:
             batch=batch,
             clean=clean,
             optimality=optimality(total, size, self._spread(total)),
-            seeds=seeds,
-            sigma=noise_levels(self.parts.sampler, places, clean.shape[1]),
+            seeds=seeds[mine],
+            sigma=noise_levels(self.parts.sampler, places, clean.shape[1])[mine],
             figures={
                 "score": float(total.mean()),
                 "score_spread": self._variance**0.5,
@@ -127,7 +128,7 @@ class DiffusionNFT:
     def _spread(self, total: Tensor) -> float:
         """Z: the standard deviation inside groups, averaged over the last steps and processes."""
         groups = total.view(-1, self.parts.config.group_size)
-        now = float(self.parts.process_mean(groups.var(1, unbiased=False).mean()))
+        now = float(self.parts.processes.mean(groups.var(1, unbiased=False).mean()))
         self._steps = min(self._steps + 1, MEMORY)
         self._variance += (now - self._variance) / self._steps
         return float(max(self._variance**0.5, SMALLEST_SPREAD))

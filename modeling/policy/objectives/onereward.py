@@ -28,16 +28,20 @@ from generation.diffusion.sampling import endpoint
 from modeling.policy import monitors
 from modeling.policy.adapters import BASE, POLICY, REFERENCE
 from modeling.policy.config import gradient_steps
+from modeling.policy.conflict import combine, dimension_gradients
 from modeling.policy.objective import (
     anchor_loss,
+    capped_hinge,
     reward_loss,
     straight_through,
     tone_loss,
 )
-from modeling.policy.objectives.protocol import Outcome, Parts, Stateless
+from modeling.policy.objectives.protocol import Outcome, Parts, Stateless, step_rng
 from modeling.policy.objectives.reference_images import ReferenceImages
-from modeling.policy.rollouts import SEED_LIMIT, Scores, inside_tokens, score
+from modeling.policy.placement import at_work
+from modeling.policy.rollouts import SEED_LIMIT, Scores, inside_tokens, score, score_after
 from modeling.policy.sources import Batch
+from modeling.reward.prefix import PrefixStore
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,8 @@ class Rollouts:
     at: Tensor  # (B,) the step of each sample that carries the gradient
     policy_first: Tensor  # (orders, B)
     references: Tensor  # (B, 3, H, W)
+    names: list[tuple[str, int, int]]  # of the references
+    compare: bool  # measure the conflicts between dimensions
     figures: Mapping[str, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -60,7 +66,16 @@ class Rollouts:
             at=self.at[part],
             policy_first=self.policy_first[:, part],
             references=self.references[part],
+            names=self.names[part],
         )
+
+
+@dataclass(frozen=True)
+class Pull:
+    gradient: Tensor  # (B, 3, H, W) of the mean loss
+    loss: float
+    scores: Scores
+    figures: dict[str, float]
 
 
 class OneReward(Stateless):
@@ -73,23 +88,28 @@ class OneReward(Stateless):
         self.scalar = scalar
         self.per_source = 1 if scalar else parts.config.references_per_source
         self.references = ReferenceImages(parts, moving=moving)
+        self.prefixes = PrefixStore(parts.config.prefix_cache_mb << 20)
 
     def prepare(self, step: int, rng: np.random.Generator) -> Rollouts:
         config, sources = self.parts.config, self.parts.sources
-        count = config.batch_size
-        batch = sources.batch(sources.draw(rng, count))
+        count, mine = config.batch_size, self.parts.processes.part(config.batch_size)
+        batch = sources.batch(sources.draw(rng, count)[mine])
         seeds = [int(seed) for seed in rng.integers(SEED_LIMIT, size=count)]
         at = rng.choice(gradient_steps(config.num_inference_steps, config.t_range), size=count)
         first = _orders(rng, config.order, count)
         numbers = [int(number) for number in rng.integers(self.per_source, size=count)]
-        references, made = self.references.get(step, batch, numbers)
+        served = self.references.get(step, batch, numbers[mine])
+        if config.preload and step < config.steps:
+            sources.preload(step + 1, step_rng(config, step + 1), count, mine)
         return Rollouts(
             batch=batch,
-            seeds=seeds,
-            at=torch.from_numpy(at),
-            policy_first=torch.from_numpy(first),
-            references=references,
-            figures={"references_made": made},
+            seeds=seeds[mine],
+            at=torch.from_numpy(at[mine]),
+            policy_first=torch.from_numpy(first[:, mine]),
+            references=served.images,
+            names=served.names,
+            compare=bool(config.monitor.every) and step % config.monitor.every == 0,
+            figures=self.references.figures(served),
         )
 
     def forward_backward(self, material: Rollouts, share: float) -> Outcome:
@@ -105,36 +125,66 @@ class OneReward(Stateless):
         with torch.no_grad(), roles.acting(anchor_role) as frozen:
             held = sampler.velocity(frozen, latents, sigma, batch)
         with roles.acting(POLICY) as transformer:
-            predicted = sampler.velocity(transformer, latents, sigma, batch)
-            pictures = sampler.decode(endpoint(latents, predicted, sigma), batch)
 
+            def sample() -> tuple[Tensor, Tensor]:
+                predicted = sampler.velocity(transformer, latents, sigma, batch)
+                return predicted, sampler.decode(endpoint(latents, predicted, sigma), batch)
+
+            with torch.set_grad_enabled(not config.recompute_endpoint):
+                predicted, pictures = sample()
             shown = pictures
             if config.straight_through:
                 shown = straight_through(sampler.decode(seen[-1], batch), pictures)
             # dR/dpixels first: the VLM's activations are gone before VAE and transformer go
             # backward.
-            pixels = shown.detach().requires_grad_(True)
-            scores = score(
-                self.parts.vlm, pixels, material.references, batch, material.policy_first
-            )
-            loss = reward_loss(
-                scores.margins,
-                scores.present,
-                cap=config.cap,
-                form=config.reward_form,
-                scalar=self.scalar,
-            )
-            (gradient,) = torch.autograd.grad(loss, pixels)
+            with at_work(self.parts.vlm, noise.device, offload=config.offload_reward):
+                pull = self._pull(shown.detach().requires_grad_(True), material)
+            if config.recompute_endpoint:
+                predicted, pictures = sample()
             anchor = anchor_loss(predicted, held).mean()
             tone = tone_loss(predicted, held, inside_tokens(batch.conditions)).mean()
             holding = config.anchor_weight * anchor + config.tone_weight * tone
-            torch.autograd.backward((pictures, share * holding), (gradient * share, None))
-        kept = monitors.outside_psnr(pixels.detach(), batch.images, batch.masks).mean()
+            torch.autograd.backward((pictures, share * holding), (pull.gradient * share, None))
+        kept = monitors.outside_psnr(shown.detach(), batch.images, batch.masks).mean()
         return Outcome(
-            loss=float(loss.detach()) + float(holding.detach()),
-            figures={"anchor": float(anchor.detach()), "outside_psnr": float(kept)},
-            margins=_margins(batch, scores),
+            loss=pull.loss + float(holding.detach()),
+            figures={
+                "anchor": float(anchor.detach()),
+                "outside_psnr": float(kept),
+                **pull.figures,
+            },
+            margins=_margins(batch, pull.scores),
         )
+
+    def _pull(self, pixels: Tensor, material: Rollouts) -> Pull:
+        """The reward model's whole part: its gradient at the policy's pixels (B, 3, H, W)."""
+        config, vlm, batch = self.parts.config, self.parts.vlm, material.batch
+        others = material.references
+        if config.order == "reference_first":
+            scores = score_after(vlm, pixels, others, batch, self.prefixes, material.names)
+        else:
+            scores = score(vlm, pixels, others, batch, material.policy_first)
+        losses = capped_hinge(scores.margins, config.cap, config.reward_form).mean(0)  # (B, D)
+        loss = reward_loss(
+            scores.margins,
+            scores.present,
+            cap=config.cap,
+            form=config.reward_form,
+            scalar=self.scalar,
+        )
+        plain = config.gradient_combination == "mean"
+        compare = not self.scalar and (material.compare or not plain)
+        figures = {}
+        if plain:
+            (gradient,) = torch.autograd.grad(loss, pixels, retain_graph=compare)
+        if compare:
+            apart = dimension_gradients(losses, pixels)
+            combined, (pairs, conflicts) = combine(
+                apart, scores.present, config.gradient_combination, material.seeds
+            )
+            figures["conflict_rate"] = float(conflicts / pairs.clamp(min=1))
+            gradient = gradient if plain else combined / len(batch.rows)
+        return Pull(gradient, float(loss.detach()), scores, figures)
 
 
 def _orders(rng: np.random.Generator, order: str, count: int) -> np.ndarray:
@@ -142,7 +192,9 @@ def _orders(rng: np.random.Generator, order: str, count: int) -> np.ndarray:
     drawn = rng.random(count) < 0.5
     if order == "both":
         return np.stack([drawn, ~drawn])
-    return drawn[None] if order == "random" else np.ones((1, count), dtype=bool)
+    if order == "random":
+        return drawn[None]
+    return np.full((1, count), order == "policy_first")
 
 
 def _margins(batch: Batch, scores: Scores) -> list[tuple[str, dict[str, float]]]:

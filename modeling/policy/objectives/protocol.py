@@ -3,24 +3,25 @@
 The loop (modeling/policy/train.py) owns what all methods share: accelerate, optimiser, learning
 rate, clipping, EMA, monitors, checkpoints and logs. An objective draws a step's material and turns
 parts of it into gradients. Everything random of a step is drawn in `prepare` from the generator
-that the loop seeds by (seed, step, rank): micro-batches change nothing, and a step can be repeated.
+that the loop seeds by (seed, step): every process draws for all of them and keeps its own part, so
+that neither micro-batches nor processes change anything, and a step can be repeated.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
-from torch import Tensor
 
 from modeling.policy.adapters import Roles
 from modeling.policy.config import PolicyConfig
 from modeling.policy.pairs import Pair
+from modeling.policy.processes import Processes
 from modeling.policy.rollouts import Sampler
 from modeling.policy.sources import Sources
 from modeling.reward.vlm import RewardVLM
@@ -32,13 +33,12 @@ class Parts:
 
     config: PolicyConfig
     directory: Path  # of the run
-    rank: int
+    processes: Processes
     vlm: RewardVLM
     roles: Roles
     sampler: Sampler
     sources: Sources
     pairs: dict[str, list[Pair]]  # of each source, where the objective learns from labels
-    process_mean: Callable[[Tensor], Tensor]  # of a tensor that every process has
 
 
 class Material(Protocol):
@@ -70,10 +70,12 @@ class Objective(Protocol[M]):
     headline: tuple[str, str]  # label and key of the figure that the progress line shows
 
     def prepare(self, step: int, rng: np.random.Generator) -> M:
-        """Draw the step's material; no gradient is needed here."""
+        """Draw the step's material and return this process's part of it; no gradient is needed
+        here."""
 
     def forward_backward(self, material: M, share: float) -> Outcome:
-        """Add to the policy's gradients `share` times that of the material's mean loss."""
+        """Add to the policy's gradients `share` times that of the material's mean loss; `share` is
+        the material's of the batch of all processes."""
 
     def state(self) -> dict[str, Any]:
         """What must survive a kill, in types that `torch.load(weights_only=True)` reads."""
@@ -89,6 +91,11 @@ class Stateless:
 
     def load_state(self, state: dict[str, Any]) -> None:
         pass
+
+
+def step_rng(config: PolicyConfig, step: int) -> np.random.Generator:
+    """What a step draws from, the same on every process."""
+    return np.random.default_rng([config.seed, step, 0])
 
 
 class Tally:

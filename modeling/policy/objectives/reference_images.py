@@ -8,7 +8,8 @@ from torch import Tensor
 
 from modeling.policy.adapters import EMA, REFERENCE
 from modeling.policy.objectives.protocol import Parts
-from modeling.policy.references import References
+from modeling.policy.placement import at_work
+from modeling.policy.references import References, Served
 from modeling.policy.rollouts import favourites
 from modeling.policy.sources import Batch
 from modeling.policy.watch import seed_of
@@ -25,22 +26,25 @@ class ReferenceImages:
             parts.directory / "references",
             staleness=config.reference_staleness if moving else None,
             keep_steps=3 * config.checkpoint_every,
-            rank=parts.rank,
+            process=(parts.processes.rank, parts.processes.count),
+            wait=parts.processes.wait,
         )
 
-    def get(self, step: int, batch: Batch, numbers: Sequence[int]) -> tuple[Tensor, int]:
-        """(B, 3, H, W) from noise of their own, and how many were sampled for this step.
+    def get(self, step: int, batch: Batch, numbers: Sequence[int]) -> Served:
+        """Images from noise of their own for the batch of this process.
 
         `numbers` chooses among the references that a source of a frozen parent has.
         """
         config, roles, sampler = self.parts.config, self.parts.roles, self.parts.sampler
-        keys = [
-            (row.id, 0 if self.moving else number)
+        own = [
+            (self.parts.sources.key(row), 0 if self.moving else number)
             for row, number in zip(batch.rows, numbers, strict=True)
         ]
+        keys = self.parts.processes.gather(own)
+        begin = self.parts.processes.rank * len(own)
 
         def make(indices: list[int]) -> Tensor:
-            chosen = batch.pick(indices)
+            chosen = batch.pick([index - begin for index in indices])
             # Frozen references are a property of the run; the EMA's are drawn anew each time.
             made = step if self.moving else 0
             drawn = []
@@ -50,6 +54,15 @@ class ReferenceImages:
                         seed_of("reference", config.seed, made, turn, *keys[i]) for i in indices
                     ]
                     drawn.append(sampler.pictures(transformer, chosen, seeds))
-            return favourites(self.parts.vlm, drawn, chosen)
+            with at_work(self.parts.vlm, batch.images.device, offload=config.offload_reward):
+                return favourites(self.parts.vlm, drawn, chosen)
 
-        return self.store.get(step, keys, make)
+        return self.store.get(step, keys, make, slice(begin, begin + len(own)))
+
+    def figures(self, served: Served) -> dict[str, float]:
+        """What to log of them; a frozen parent's do not grow stale."""
+        values: dict[str, float] = {"references_made": served.made}
+        if self.moving:
+            values["reference_staleness"] = sum(served.ages) / len(served.ages)
+            values["reference_staleness_max"] = max(served.ages)
+        return values
