@@ -8,11 +8,13 @@ Method (OneReward, section 3.2): both orders of every judged pair, x_w better th
 
 with q = Phi(task, dimension, prompt). Changed here, on purpose: P is taken over the two answers
 alone, as the RL reward sigmoid(log P(Yes) - log P(No)) does, so that no step is spent on words that
-are no answers; all dimensions of a pair are asked behind one shared image prefix; pairs that best
-and worst imply are used too, with the snapshot's weights; contradicting annotators make a soft
-target; a share of each batch asks both prompts over the same two pictures (see `data`); pictures
-pass through the very view and preprocessing that the RL reward uses; and one temperature, fitted on
-training sources kept back, calibrates the margins.
+are no answers (the margin form, see `objective`); all dimensions of a pair are asked behind one
+shared image prefix; pairs that best and worst imply are used too; contradicting annotators make a
+soft target; a share of each batch asks both prompts over the same two pictures (see `data`);
+pictures pass through the very view and preprocessing that the RL reward uses; and one temperature,
+fitted on training sources kept back, calibrates the margins. By configuration: "no difference" as a
+third answer (Davidson's model), weights by relation, annotator and age (see `labels`), and one
+order of every pair drawn at random instead of both.
 
 In: config.json (`RewardConfig`). Out: `adapter/` (peft) or `model/` (transformers) with
 reward.json, result.json with the held-out figures, holdout.jsonl with every held-out question,
