@@ -15,6 +15,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_ROOM_WORDS = re.compile(
     rf"os error ({'|'.join(str(number) for number in NO_ROOM)})\b"
     r"|PytorchStreamWriter failed writing|file write failed|unexpected pos \d+ vs \d+"
+    r"|iostream error"
 )
 NO_MEMORY_WORDS = re.compile(r"can't allocate memory|not enough memory", re.IGNORECASE)
 WANTED = re.compile(r"[Tt]ried to allocate ([\d.]+ ?\w+)")

@@ -21,6 +21,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import difflib
+import errno
 import fcntl
 import hashlib
 import json
@@ -42,6 +43,8 @@ KEEP_CHECKPOINTS = 2
 CHECKSUMS = "checksums.json"
 # What a configuration may name beside TensorBoard; see tracking.py.
 TRACKERS = ("wandb", "mlflow", "trackio")
+# A disk with less room than this is full.
+FULL_BYTES = 64 * 1024
 # Kept in the lock file, so that a reason still fits on a disk that is full.
 RESERVED_BYTES = 64 * 1024
 
@@ -263,8 +266,12 @@ class RunDirectory:
                 if file.is_file():
                     with file.open("rb") as handle:
                         os.fsync(handle.fileno())
-        except BaseException:
+        except BaseException as error:
+            free = shutil.disk_usage(root).free
             shutil.rmtree(temporary, ignore_errors=True)
+            if isinstance(error, Exception) and free < FULL_BYTES:
+                # Libraries say it in many ways, and some say nothing of the disk.
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
             raise
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
