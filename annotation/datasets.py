@@ -260,7 +260,10 @@ def _taxonomy(judgments: QuerySet[Judgment]) -> dict[str, Any]:
     dimensions = Dimension.objects.filter(judgments__in=judgments).distinct()
     return {
         "tasks": {
-            task.slug: {"name": task.name, "wording": task.wording} for task in tasks.order_by("pk")
+            task.slug: {"name": task.name, "wording": task.wording}
+            # Said only where it is so: a snapshot's hash counts what stands here.
+            | ({} if task.needs_source else {"needs_source": False})
+            for task in tasks.order_by("pk")
         },
         "dimensions": {
             dimension.slug: {

@@ -312,6 +312,9 @@ def _page(
     # A repeated form keeps its id, so that sending it twice is noticed; a new one gets a new id.
     submission = read_submission(request.POST) if error and error.code != "stale" else None
     rating = campaign.purpose == Purpose.RATING
+    rows = 1 if len(mine.shown) < 5 else 2
+    # Where a picture is made from the prompt alone there is no source to show.
+    frames = len(mine.shown) + source.task.needs_source
     if error:
         held, usable = posted_answers(request.POST), request.POST.get("usable", "")
     elif not mine.revisions:
@@ -358,8 +361,8 @@ def _page(
         "wanted": share.wanted,
         "words": words() if base == "base.html" else None,
         "modules": MODULES,
-        "columns": len(mine.shown) + 1 if len(mine.shown) < 5 else (len(mine.shown) + 2) // 2,
-        "rows": 1 if len(mine.shown) < 5 else 2,
+        "columns": frames if rows == 1 else (frames + 1) // 2,
+        "rows": rows,
     }
     return render_to_string("annotation/label.html", context, request)
 

@@ -12,7 +12,7 @@ import logging
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -104,7 +104,9 @@ def order_sets(
         raise CandidateError(f"“{policy}” is an external system: nothing can be made with it.")
     if not sources:
         raise CandidateError("No sources were given, so there is nothing to make.")
-    plans = {task: current_plan(task) for task in {source.task for source in sources}}
+    tasks = {source.task for source in sources}
+    check_fits(policy, tasks)
+    plans = {task: current_plan(task) for task in tasks}
     multiple = policies.size_multiple(policy)
     run = GenerationRun.objects.create(policy=policy, seed=seed, requested_by=requested_by)
     sets = CandidateSet.objects.bulk_create(
@@ -126,6 +128,16 @@ def order_sets(
     GenerationRun.objects.filter(pk=run.pk).update(total=len(candidates))
     run.refresh_from_db()
     return run
+
+
+def check_fits(policy: Policy, tasks: Iterable[Task]) -> None:
+    """Raise CandidateError where a policy that reads no picture would have to edit one."""
+    edits = sorted(task.name for task in tasks if task.needs_source)
+    if edits and policies.makes_from_text_alone(policy):
+        raise CandidateError(
+            f"“{policy}” makes pictures from a prompt alone, and {', '.join(edits)} edits one. "
+            "Choose a Fill policy."
+        )
 
 
 def current_plan(task: Task) -> SamplingPlan:
@@ -151,7 +163,8 @@ def _draw(
             policy=policy,
             seed=int(rng.integers(LARGEST_SEED)),
             num_inference_steps=_one_of(plan.steps, rng),
-            strength=_one_of(plan.strength, rng),
+            # Less than all noise would leave some of a blank picture's white.
+            strength=_one_of(plan.strength, rng) if source.task.needs_source else 1.0,
             guidance_scale=_one_of(plan.guidance_scale, rng),
             true_cfg_scale=_one_of(plan.true_cfg_scale, rng),
             negative_prompt=_one_of(plan.negative_prompts, rng),
@@ -365,6 +378,7 @@ def render(
     """
     from generation.diffusion.generate import Draw, Request, group_requests
 
+    check_fits(policy, {source.task for source in sources})
     generator = loaded.generator(policy)
     multiple = policies.size_multiple(policy)
     sizes = [

@@ -13,6 +13,9 @@ from generation.images import ImageError
 from generation.models import Policy, Project, SamplingPlan, Source, Split, Task
 from generation.sources import SourceError
 
+# About a megapixel each, the first as FLUX is commonly asked.
+SIZES = [(1024, 1024), (1216, 832), (832, 1216), (1344, 768), (768, 1344), (512, 512)]
+
 
 class ProjectField(forms.ModelChoiceField):
     """The project something is made in, among those given; with one there is nothing to choose."""
@@ -91,6 +94,12 @@ class SourceForm(forms.Form):
         widget=forms.Textarea(attrs={"rows": 2}),
         help_text=lazy("What the masked area should show. Tasks with a fixed prompt need none."),
     )
+    size = forms.ChoiceField(
+        label=lazy("Size"),
+        required=False,
+        choices=[(f"{w}x{h}", f"{w} × {h}") for w, h in SIZES],
+        help_text=lazy("For tasks that make a picture from the prompt alone."),
+    )
     tags = forms.CharField(
         label=lazy("Tags"), required=False, help_text=lazy("Words, separated by commas.")
     )
@@ -116,6 +125,11 @@ class SourceForm(forms.Form):
         except ImageError as error:
             raise forms.ValidationError(str(error)) from None
 
+    def _size(self) -> tuple[int, int] | None:
+        text = self.cleaned_data["size"]
+        width, _times, height = text.partition("x")
+        return (int(width), int(height)) if text else None
+
     def save(self, user: User) -> tuple[Source, bool] | None:
         """The stored source and whether it is new, or None with the reason among the errors."""
         data = self.cleaned_data
@@ -131,6 +145,7 @@ class SourceForm(forms.Form):
                 attribution=data["attribution"],
                 user=user,
                 project=data["project"],
+                size=self._size(),
             )
         except ImageError as error:
             self.add_error("mask", str(error))

@@ -93,7 +93,10 @@ class Task(models.Model):
         blank=True,
         help_text=_("Used for every source of this task instead of its own."),
     )
-    needs_source = models.BooleanField(default=True)
+    needs_source = models.BooleanField(
+        default=True,
+        help_text=_("Off: the picture is made from the prompt alone, as in text to image."),
+    )
     needs_mask = models.BooleanField(default=True)
     weight = models.FloatField(
         default=1.0,
@@ -107,7 +110,12 @@ class Task(models.Model):
     class Meta:
         ordering = ["pk"]
         constraints = [
-            models.CheckConstraint(condition=Q(weight__gte=0), name="task_weight_not_negative")
+            models.CheckConstraint(condition=Q(weight__gte=0), name="task_weight_not_negative"),
+            models.CheckConstraint(
+                condition=Q(needs_source=True) | Q(needs_mask=False),
+                name="task_mask_needs_a_source",
+                violation_error_message=_("Only a task with a source picture can need a mask."),
+            ),
         ]
 
     def __str__(self) -> str:

@@ -163,6 +163,11 @@ def size_multiple(policy: Policy) -> int:
     return int(policy.card.get("size_multiple") or _size_multiple(Path(policy.location)))
 
 
+def makes_from_text_alone(policy: Policy) -> bool:
+    """Whether its transformer reads no picture beside the noise, as FLUX.1-dev's."""
+    return bool(policy.card.get("text_to_image"))
+
+
 # Looking at files -------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +40,7 @@ class Row:
     external_id: str = ""
     licence: str = ""
     attribution: str = ""
+    size: tuple[int, int] | None = None  # wished width and height, where there is no picture
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,12 @@ def read_rows(path: Path) -> Iterator[Row | Refusal]:
         return _read_directory(path)
     if not path.exists():
         raise ReadError(f"{path} does not exist. Check the path.")
-    readers = {".jsonl": _json_lines, ".csv": _csv, ".parquet": _parquet}
+    readers = {".jsonl": _json_lines, ".csv": _csv, ".parquet": _parquet, ".txt": _prompts}
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise ReadError(
             f"{path.name} is not read here. Give a folder of pictures, a .jsonl, .csv or .parquet "
-            "file, or the directory of a saved dataset."
+            "file, a .txt file of prompts, or the directory of a saved dataset."
         )
     return _table(reader(path), path.parent)
 
@@ -146,6 +148,14 @@ def _json_lines(path: Path) -> Iterator[Record]:
             yield f"line {number}", record if good else "is not a JSON object"
 
 
+def _prompts(path: Path) -> Iterator[Record]:
+    """One prompt a line, for tasks that start from the prompt alone."""
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield f"line {number}", {"prompt": line}
+
+
 def _csv(path: Path) -> Iterator[Record]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
@@ -213,7 +223,24 @@ def _row(name: str, record: dict[str, Any], base: Path) -> Row:
         external_id=str(_first(record, ("external_id", "id")) or ""),
         licence=str(_first(record, ("licence", "license")) or ""),
         attribution=str(record.get("attribution") or ""),
+        size=_size(record),
     )
+
+
+def _size(record: dict[str, Any]) -> tuple[int, int] | None:
+    """From the columns width and height, or from size: "1024x768" or one side of a square."""
+    sides = [record.get("width"), record.get("height")]
+    if sides == [None, None] or sides == ["", ""]:
+        size = record.get("size")
+        if size in (None, ""):
+            return None
+        sides = re.split(r"\s*[x×]\s*", str(size).strip())
+        sides = sides * 2 if len(sides) == 1 else sides
+    try:
+        width, height = (int(side) for side in sides if side is not None)
+    except ValueError:
+        raise ReadError("Its size is not two whole numbers. Write 1024x768.") from None
+    return width, height
 
 
 def _first(record: dict[str, Any], columns: tuple[str, ...]) -> Any:

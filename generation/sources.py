@@ -22,6 +22,7 @@ HOLDOUT_SHARE = 0.2
 MAX_PROMPT_BYTES = 2400
 # What a task without a source picture starts from; the policy scales it to its own size.
 BLANK_SIZE = (1024, 1024)
+SHORTEST, LONGEST = 64, 4096
 
 __all__ = ["ReadError", "Report", "SourceError", "add_source", "import_sources", "task_named"]
 
@@ -96,13 +97,16 @@ def add_source(
     project: Project | None = None,
     image_name: str = "",
     mask_name: str = "",
+    size: tuple[int, int] | None = None,
 ) -> tuple[Source, bool]:
     """Store a source, or find the one that is already there.
 
     The picture and the mask come from `images.decode` and `images.decode_mask`, or are made by a
-    program in the same modes. Raises ImageError or SourceError; nothing is stored then.
+    program in the same modes. A task that starts from the prompt alone gets a blank picture of
+    `size` (width, height) with everything to be edited: what a Fill model is conditioned on is then
+    the same for every prompt. Raises ImageError or SourceError; nothing is stored then.
     """
-    picture, area = _pictures(task, image, mask, image_name, mask_name)
+    picture, area = _pictures(task, image, mask, image_name, mask_name, size)
     prompt = _checked_prompt(task, prompt)
     stored = images.store(picture)
     # A blank picture is the same for every row; there the prompt is what must not be in both.
@@ -135,6 +139,7 @@ def _pictures(
     mask: Pillow.Image | None,
     image_name: str,
     mask_name: str,
+    size: tuple[int, int] | None = None,
 ) -> tuple[Pillow.Image, Pillow.Image]:
     if task.needs_source and image is None:
         raise SourceError(_("%(name)s starts from a picture. Give one.") % {"name": task.name})
@@ -142,7 +147,7 @@ def _pictures(
         raise SourceError(
             _("%(name)s starts from the prompt alone. Leave the picture out.") % {"name": task.name}
         )
-    picture = Pillow.new("RGB", BLANK_SIZE, "white") if image is None else image.convert("RGB")
+    picture = image.convert("RGB") if image else Pillow.new("RGB", _blank_size(size), "white")
     if task.needs_mask and mask is None:
         raise SourceError(
             _(
@@ -154,6 +159,17 @@ def _pictures(
     area = Pillow.new("L", picture.size, 255) if mask is None else mask
     images.check_mask(area, picture.size, mask_name=mask_name, image_name=image_name)
     return picture, area
+
+
+def _blank_size(size: tuple[int, int] | None) -> tuple[int, int]:
+    if size is None:
+        return BLANK_SIZE
+    if not SHORTEST <= min(size) <= max(size) <= LONGEST:
+        raise SourceError(
+            _("A picture of %(width)s × %(height)s is not made: each side has %(low)s to %(high)s.")
+            % {"width": size[0], "height": size[1], "low": SHORTEST, "high": LONGEST}
+        )
+    return size
 
 
 def _checked_prompt(task: Task, prompt: str) -> str:
@@ -260,6 +276,7 @@ def _import_row(
         project=project,
         image_name=row.image_name,
         mask_name=row.mask_name,
+        size=row.size,
     )
     return created
 
@@ -272,7 +289,7 @@ def _would_be_new(
     prompt: str,
     project: Project | None,
 ) -> bool:
-    picture, area = _pictures(task, image, mask, row.image_name, row.mask_name)
+    picture, area = _pictures(task, image, mask, row.image_name, row.mask_name, row.size)
     return not Source.objects.filter(
         project=project or default_project(),
         task=task,

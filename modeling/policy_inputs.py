@@ -49,10 +49,13 @@ def questions(task: Task, reward: RewardModel) -> tuple[list[Criterion], list[st
     return kept, notes
 
 
-def collect(*, reward: RewardModel, sources: list[Source] | None = None) -> PolicyInputs:
+def collect(
+    *, reward: RewardModel, sources: list[Source] | None = None, text_alone: bool = False
+) -> PolicyInputs:
     """Rows of sources.jsonl for `sources`, or for every training source of the active tasks.
 
-    A few held-out sources go along: the training watches on them for reward hacking.
+    A few held-out sources go along: the training watches on them for reward hacking. `text_alone`
+    leaves out tasks that edit a picture, for a policy that reads none.
     """
     if sources is None:
         found = Source.objects.filter(task__active=True, task__weight__gt=0)
@@ -62,13 +65,16 @@ def collect(*, reward: RewardModel, sources: list[Source] | None = None) -> Poli
             for task in Task.objects.active()
         ]
         sources = [*found.filter(split=Split.TRAIN), *chain.from_iterable(watched)]
+    if text_alone:
+        sources = [source for source in sources if not source.task.needs_source]
     by_task: dict[Task, list[Source]] = defaultdict(list)
     for source in sources:
         by_task[source.task].append(source)
     if not any(source.split == Split.TRAIN for source in sources):
         raise InputError(
-            "There is no training source for an active task with a weight above 0. Import sources, "
-            "or activate a task in the admin."
+            "There is no training source for an active task with a weight above 0"
+            f"{' that starts from the prompt alone, as this policy does' if text_alone else ''}. "
+            "Import sources, or activate a task in the admin."
         )
     inputs = PolicyInputs()
     for task, group in by_task.items():

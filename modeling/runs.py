@@ -190,7 +190,8 @@ def start_policy(
             "not trained on labels of this project. Give a snapshot of judgments."
         )
     try:
-        inputs = policy_inputs.collect(reward=reward, sources=sources)
+        text_alone = policies.makes_from_text_alone(parent)
+        inputs = policy_inputs.collect(reward=reward, sources=sources, text_alone=text_alone)
         if snapshot is not None:
             inputs.pairs = policy_inputs.labelled_pairs(snapshot)
         run = _create(

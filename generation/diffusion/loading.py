@@ -1,6 +1,7 @@
 """Loads a Fill policy: a pipeline in diffusers' layout, maybe another transformer, maybe a LoRA.
 
-The same lines load FLUX.1-Fill-dev, its fine-tunes and the starter policy.
+The same lines load FLUX.1-Fill-dev, its fine-tunes, the starter policy, and FLUX.1-dev, which makes
+pictures from a prompt alone: `FluxPipeline` has the same parts under the same names.
 """
 
 from __future__ import annotations

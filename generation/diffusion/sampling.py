@@ -96,7 +96,9 @@ def velocity(
     is evaluated and combined as negative + true_cfg_scale * (positive - negative).
     """
     batch = len(latents)
-    hidden = torch.cat([latents, conditions.masked_image], dim=2)
+    # FLUX.1-dev's transformer reads the noisy latents alone, Fill's the masked picture beside them.
+    fills = transformer.config.in_channels != latents.shape[2]
+    hidden = torch.cat([latents, conditions.masked_image], dim=2) if fills else latents
     embeds, pooled = conditions.prompt_embeds, conditions.pooled
     sigma = sigma.to(latents.device).expand(batch)
     guidance = None
@@ -104,7 +106,8 @@ def velocity(
         guidance = torch.as_tensor(guidance_scale, dtype=torch.float32, device=latents.device)
         guidance = guidance.expand(batch)
     if negative is not None:
-        hidden = torch.cat([torch.cat([latents, negative.masked_image], dim=2), hidden])
+        without = torch.cat([latents, negative.masked_image], dim=2) if fills else latents
+        hidden = torch.cat([without, hidden])
         embeds = torch.cat([negative.prompt_embeds, embeds])
         pooled = torch.cat([negative.pooled, pooled])
         sigma = sigma.repeat(2)
@@ -128,8 +131,8 @@ def velocity(
     if true_cfg_scale is None:
         raise ValueError("A negative prompt needs a true_cfg_scale.")
     scale = torch.as_tensor(true_cfg_scale, dtype=torch.float32, device=latents.device)
-    without, with_prompt = predicted.float().chunk(2)
-    combined = without + scale.expand(batch)[:, None, None] * (with_prompt - without)
+    away, toward = predicted.float().chunk(2)
+    combined = away + scale.expand(batch)[:, None, None] * (toward - away)
     return combined.to(predicted.dtype)
 
 

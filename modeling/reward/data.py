@@ -130,8 +130,11 @@ class Snapshot:
                 )
         splits = defaultdict(set)
         for row in self.rows + self.ties:
-            if row["source"]:
-                splits[row["source"]].add(row["split"])
+            # Where the prompt alone is asked for, all rows share one blank picture.
+            blank = not self.tasks[row["task"]].get("needs_source", True)
+            begins = f"the prompt “{row['prompt']}”" if blank else row["source"]
+            if begins:
+                splits[begins].add(row["split"])
         both = sorted(source for source, found in splits.items() if len(found) > 1)
         if both:
             raise RunError(

@@ -15,6 +15,7 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Q
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from modeling.starter.taxonomy import CRITERIA, DIMENSIONS, TASKS
+from modeling.starter.world import DIMENSIONS as ASKED
 
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "cyan", "white", "black", "grey")
 SHAPES = ("circle", "square", "triangle", "star", "diamond", "cross", "ring", "heart")
@@ -67,6 +68,8 @@ def corpus() -> list[str]:
         "Is the first image better than the second?",
     ]
     for task, dimension, _ in CRITERIA:
+        if task not in ASKED:
+            continue  # never asked in the starter world
         prompt = f'the number "{4}{2}"' if dimension == "text_rendering" else "a red circle"
         question = DIMENSIONS[dimension]["query"].replace("{prompt}", prompt)
         lines.append(f"Task: {TASKS[task]['wording']}. {question} Answer Yes or No.")

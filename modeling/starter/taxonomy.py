@@ -267,6 +267,10 @@ CRITERIA: list[tuple[str, str, float]] = [
     ("text_rendering", "consistency", 1.0),
     ("text_rendering", "structure", 1.0),
     ("text_rendering", "aesthetics", 1.0),
+    # There are no surroundings to join: consistency is not asked.
+    ("text_to_image", "text_alignment", 1.0),
+    ("text_to_image", "structure", 1.0),
+    ("text_to_image", "aesthetics", 1.0),
 ]
 
 # What the starter policy was trained for: few steps, guidance embedding 0-50. Strength and true CFG

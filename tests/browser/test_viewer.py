@@ -10,9 +10,10 @@ from django.contrib.auth.models import User
 
 from annotation.models import Assignment, Campaign, Flag, Rating, Seat
 from generation.models import Task
+from generation.sources import add_source
 from tests.annotation.factories import make_campaign, make_dimension, make_golds
 from tests.browser.test_label import log_in, press, sent, shown_turn, stored, wait_for_turn
-from tests.factories import make_set, make_source, make_task, make_user
+from tests.factories import make_picture, make_set, make_source, make_task, make_user
 
 pytestmark = [
     pytest.mark.browser,
@@ -206,3 +207,48 @@ def test_practice_shows_the_answers_and_leads_to_the_work(
     work = Assignment.objects.get(pk=int(shown_turn(page)))
     assert (work.kind, work.item_id != item.pk) == (Assignment.Kind.WORK, True)
     assert Campaign.objects.count() == 1
+
+
+def test_a_picture_from_the_prompt_alone_is_judged_without_a_source(
+    page: Any, live_server: Any, user: User
+) -> None:
+    """No blank picture stands beside the candidates, and nothing speaks of an edited area."""
+    task = make_task("dream", needs_source=False, needs_mask=False)
+    for slug in ("match", "beauty"):
+        make_dimension(slug, task=task)
+    source, _ = add_source(task=task, image=None, mask=None, prompt="a red lantern", size=(96, 64))
+    pictures = [make_picture(seed, (96, 64)) for seed in range(4)]
+    sets = [make_set(source, pictures=pictures), make_set(source)]
+    make_campaign(task=task, sets=sets, name="Dreams")
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    log_in(page, live_server.url)
+    first = shown_turn(page)
+
+    assert page.locator(".frame").count() == 4
+    assert page.locator(".frame.original").count() == 0
+    assert style(page, "--columns") == 4
+    assert "a red lantern" in page.inner_text(".prompt")
+    shown = page.locator(".tools button:visible").evaluate_all("all => all.map(b => b.dataset.do)")
+    assert shown == ["compare", "exact"]
+    assert page.evaluate("document.documentElement.scrollHeight") <= 720
+
+    # The comparison begins with the first two candidates.
+    press(page, "c")
+    assert page.locator("dialog.compare input[name=compare-left]").evaluate_all(
+        "all => all.map(one => one.value)"
+    ) == ["1", "2", "3", "4"]
+    assert page.locator("dialog.compare .choices").nth(0).inner_text().split()[-4:] == list("1234")
+    checked = "dialog.compare input:checked"
+    assert page.locator(checked).evaluate_all("all => all.map(one => one.value)") == ["1", "2"]
+    press(page, "3", "Escape")
+
+    # Keys that speak of source and mask do no harm.
+    press(page, " ", "m", "d", "z", "1", "Shift+Digit4", "0", "Enter")
+    wait_for_turn(page, other_than=first)
+    sent(page)
+    assert stored(first) == {
+        "match": ("picked", 1, 4),
+        "beauty": ("no_difference", None, None),
+    }
+    assert errors == []

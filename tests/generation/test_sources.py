@@ -173,10 +173,10 @@ def test_it_takes_the_good_rows_and_lists_the_others(task: Task, folder: Path) -
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("nowhere", "does not exist"), ("notes.txt", "is not read here"), ("hollow", "no pictures")],
+    [("nowhere", "does not exist"), ("notes.md", "is not read here"), ("hollow", "no pictures")],
 )
 def test_it_says_what_it_expected(task: Task, tmp_path: Path, name: str, reason: str) -> None:
-    (tmp_path / "notes.txt").write_text("notes")
+    (tmp_path / "notes.md").write_text("notes")
     (tmp_path / "hollow").mkdir()
     with pytest.raises(ReadError, match=reason):
         import_sources(tmp_path / name, task)

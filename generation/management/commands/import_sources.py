@@ -10,8 +10,9 @@ from generation import sources
 class Command(BaseCommand):
     help = (
         "Import sources (image, mask, prompt, tags) of one task from a folder, a .jsonl, .csv or "
-        ".parquet file, or a saved Hugging Face dataset. Good rows land, the others are listed "
-        "with their reason; running it again changes nothing."
+        ".parquet file, or a saved Hugging Face dataset; prompts alone (text to image) also from a "
+        ".txt file, one a line, or with the columns width and height. Good rows land, the others "
+        "are listed with their reason; running it again changes nothing."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -4,10 +4,12 @@ import { word } from "./words.js";
 
 export function createCompare(root, viewer) {
   let dialog = null;
-  const chosen = { left: "0", right: "1" };
-
-  const frames = () => [...root.querySelectorAll(".frame")]; // the source is number 0
-  const name = (frame, index) => (index === 0 ? word("source") : String(index));
+  const frames = () => [...root.querySelectorAll(".frame")];
+  // The source, where there is one, is number 0.
+  const number = (frame) => frame?.dataset.place ?? "0";
+  const name = (frame) => frame.dataset.place ?? word("source");
+  const [first, second] = frames();
+  const chosen = { left: number(first), right: number(second) };
 
   function build() {
     dialog = document.createElement("dialog");
@@ -28,14 +30,13 @@ export function createCompare(root, viewer) {
     close.append(Object.assign(document.createElement("kbd"), { textContent: "Esc" }));
     close.addEventListener("click", () => dialog.close());
     dialog.querySelector(".choose").append(close);
-    const [source] = frames();
     const ratio = getComputedStyle(viewer.stage).getPropertyValue("--ratio");
     dialog.style.setProperty("--ratio", ratio);
     dialog.querySelector(".layers").append(...["under-left", "over-right"].map((kind) => {
-      const image = source.querySelector("img.picture").cloneNode();
+      const image = first.querySelector("img.picture").cloneNode();
       image.classList.add(kind);
       return image;
-    }), outlineOf(source));
+    }), outlineOf(first));
     dialog.addEventListener("close", () => {
       viewer.close();
       dialog.remove();
@@ -58,19 +59,19 @@ export function createCompare(root, viewer) {
     group.setAttribute("aria-label", word(side));
     const sort = Object.assign(document.createElement("span"), { className: "sort", textContent: word(side) });
     group.append(sort);
-    frames().forEach((frame, index) => {
+    frames().forEach((frame) => {
       const label = document.createElement("label");
       label.className = "chip";
-      label.innerHTML = `<input type="radio" name="compare-${side}" value="${index}"><span></span>`;
-      label.querySelector("span").textContent = name(frame, index);
-      label.querySelector("input").addEventListener("change", () => show(side, String(index)));
+      label.innerHTML = `<input type="radio" name="compare-${side}" value="${number(frame)}"><span></span>`;
+      label.querySelector("span").textContent = name(frame);
+      label.querySelector("input").addEventListener("change", () => show(side, number(frame)));
       group.append(label);
     });
     return group;
   }
 
   function show(side, index) {
-    const frame = frames()[Number(index)];
+    const frame = frames().find((one) => number(one) === index);
     if (!frame) return;
     chosen[side] = index;
     const from = frame.querySelector("img.picture");
