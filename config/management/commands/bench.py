@@ -33,7 +33,6 @@ class Command(BaseCommand):
         parser.add_argument("--large", type=int, default=1_000_000, help="… of the large one.")
         parser.add_argument("--rounds", type=int, default=100, help="Claims per stage and side.")
         parser.add_argument("--repeats", type=int, default=3, help="Of each training step.")
-        parser.add_argument("--samples", type=int, default=4, help="Sources of a policy step.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         unknown = [key for key in options["only"] if key not in figures.FIGURES]
@@ -41,7 +40,7 @@ class Command(BaseCommand):
             raise CommandError(
                 f"There is no figure {', '.join(unknown)}. There are: {', '.join(figures.FIGURES)}."
             )
-        sizes = ("seconds", "items", "small", "large", "rounds", "repeats", "samples")
+        sizes = ("seconds", "items", "small", "large", "rounds", "repeats")
         orders = {name: options[name] for name in sizes}
         found = self._measure(orders | {"groups": figures.groups(options["only"])})
         if options["only"]:
