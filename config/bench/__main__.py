@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,14 @@ def _labelling(orders: Orders) -> Found:
 
 def _training(orders: Orders) -> Found:
     found: Found = {}
+    if not {"prefix", "step", "halves"} & set(orders.groups):
+        return found
+    import diffusers
+    import transformers
+
+    # The table is what is read here; loading bars would bury what is said.
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
     if "prefix" in orders.groups:
         _say("questions in one reading …")
         from modeling.reward.bench import prefix_speedups
@@ -67,16 +76,17 @@ def _training(orders: Orders) -> Found:
             found |= prefix_speedups(backward=backward, repeats=orders.repeats)
     if "step" in orders.groups:
         _say("a policy step beside the literal Algorithm 1 …")
-        import diffusers
-        import transformers
-
         from modeling.policy import step_bench
 
-        # The table is what is read here; loading bars would bury what is said.
-        diffusers.utils.logging.disable_progress_bar()
-        transformers.utils.logging.disable_progress_bar()
         # Steps differ in the length of their rollouts: their mean needs more of them.
         found |= step_bench.figures(repeats=2 * orders.repeats)
+    if "halves" in orders.groups:
+        _say("the gradient in two halves …")
+        from modeling.policy import bench, step_bench
+
+        with tempfile.TemporaryDirectory() as folder:
+            halves = bench.two_half_memory(step_bench.flux_like_run(Path(folder)))
+        found |= {key: value for key, value in halves.items() if key.endswith("_ratio")}
     return found
 
 

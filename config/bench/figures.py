@@ -77,6 +77,12 @@ FIGURES = {
     ),
     "rl_step_speedup_whole_run": Figure("step", "… with ours making its share of the references"),
     "rl_memory_ratio": Figure("step", "… peak memory, ours over theirs", at_most=0.5),
+    "two_half_memory_ratio": Figure(
+        "halves", "peak beside the weights: gradient in two halves over one graph", at_most=1
+    ),
+    "recompute_memory_ratio": Figure(
+        "halves", "… the endpoint computed again, so that the halves never coexist", at_most=1
+    ),
     "rl_literal_seconds": Figure("step", "CPU seconds of their step"),
     "rl_ours_seconds": Figure("step", "CPU seconds of ours, references there"),
     "rl_fresh_seconds": Figure("step", "CPU seconds of ours, references to be made"),

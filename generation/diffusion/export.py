@@ -20,8 +20,6 @@ from generation.diffusion.bfl import kohya_state, original_state
 from generation.diffusion.loading import adapter_weights, load_adapter, load_transformer
 from generation.diffusion.spec import LORA_FILE, PolicySpec
 
-FORMATS = ("diffusers", "comfyui")
-
 
 def export_lora(
     spec: PolicySpec, directory: Path, *, form: str, name: str, dtype: torch.dtype | None = None

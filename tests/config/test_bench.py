@@ -30,6 +30,8 @@ def test_it_measures_every_key(tmp_path: Path) -> None:
     assert found["cycle_sql"] <= 8
     assert found["cycle_sql_with_transactions"] <= 14
     assert found["rl_memory_ratio"] <= 0.5
+    assert found["two_half_memory_ratio"] <= 1
+    assert found["recompute_memory_ratio"] < 0.95
     for key in FIGURES:
         assert key in result.stdout
 
@@ -59,7 +61,7 @@ def test_it_says_what_keeps_to_its_limit_and_what_does_not(tmp_path: Path) -> No
     assert "≤ 8" in lines["cycle_sql"]
     assert "pass" in lines["cycles_per_second_8"]
     assert groups(["cycle_sql"]) == ["sql"]
-    assert groups([]) == ["site", "sql", "claims", "prefix", "step"]
+    assert groups([]) == ["site", "sql", "claims", "prefix", "step", "halves"]
     assert groups(["loader_share"]) == ["step"]
     write({"cycle_sql": 8}, tmp_path / "bench.json")
     write({"cycle_p95_ms_8": 70}, tmp_path / "bench.json")
