@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from modeling.rundir import RunError
-from modeling.starter.compare import DYNAMIC, METHODS, Comparison, Setting
+from modeling.starter.compare import DYNAMIC, Comparison, Setting
 from modeling.starter.compare_compute import Cost, Kept, flops_of
 from modeling.starter.compare_data import Data, held_out, pairs_of
 from modeling.starter.compare_figures import figures, table
@@ -122,15 +122,17 @@ def test_a_directory_belongs_to_one_setting(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_it_goes_on_after_a_kill_and_compares_all_methods(tmp_path: Path) -> None:
+@pytest.mark.timeout(900)
+def test_it_goes_on_after_a_kill(tmp_path: Path) -> None:
     """The real starter models; every method takes at least one step."""
+    methods = [DYNAMIC, "diffusion_dpo", "sft"]
     command = [sys.executable, "-m", "modeling.starter.compare", "--out", str(tmp_path)]
-    command += ["--seeds", "1", "--steps", "1", "--batch-size", "4"]
+    command += ["--seeds", "1", "--steps", "1", "--batch-size", "4", "--methods", *methods]
     command += ["--train-per-task", "2", "--held-out-per-task", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     first = subprocess.Popen(command, env=environment, start_new_session=True)
     cells = tmp_path / "cells"
-    deadline = time.monotonic() + 900
+    deadline = time.monotonic() + 400
     while time.monotonic() < deadline and first.poll() is None:
         if len(list(cells.glob("*.json"))) >= 2:
             break
@@ -138,19 +140,19 @@ def test_it_goes_on_after_a_kill_and_compares_all_methods(tmp_path: Path) -> Non
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     kept = {path.name: path.stat().st_mtime_ns for path in cells.glob("*.json")}
-    assert 2 <= len(kept) < 1 + len(METHODS)
+    assert 2 <= len(kept) < 1 + len(methods)
     costs = (tmp_path / "costs.json").read_text()
 
-    subprocess.run(command, env=environment, check=True, timeout=900)
+    subprocess.run(command, env=environment, check=True, timeout=400)
 
     now = {path.name: path.stat().st_mtime_ns for path in cells.glob("*.json")}
-    assert set(now) == {f"{name}-0.json" for name in ("base", *METHODS)}
+    assert set(now) == {f"{name}-0.json" for name in ("base", *methods)}
     assert {name: now[name] for name in kept} == kept
     assert (tmp_path / "costs.json").read_text() == costs
     found = json.loads((tmp_path / "compare.json").read_text())
     assert found["n"] == 10
-    assert set(found["methods"]) == {"base", *METHODS}
+    assert set(found["methods"]) == {"base", *methods}
     budget = found["methods"][DYNAMIC]["flops"]
     for name, row in found["methods"].items():
         assert row["steps"] == 1 or row["flops"] <= budget, name
-    assert (tmp_path / "compare.md").read_text().count("\n| ") >= 7
+    assert (tmp_path / "compare.md").read_text().count("\n| ") >= 2 * len(methods)
