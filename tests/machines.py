@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from modeling import launch
+
 ROOT = Path(__file__).parents[1]
+TWO_PROCESSES = ROOT / "modeling" / "accelerate" / "cpu_2_processes.yaml"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 # Memory is limited once everything is imported: what counts is what the training asks for.
@@ -48,6 +51,17 @@ def start(module: str, run: Path) -> subprocess.Popen[bytes]:
             env=ENVIRONMENT,
             stdout=log,
             stderr=log,
+        )
+
+
+def start_two(module: str, run: Path) -> subprocess.Popen[bytes]:
+    """The same by two processes, as the platform would launch it with that configuration."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACCELERATE_CONFIG", str(TWO_PROCESSES))
+        arguments = launch.command(module, run)
+    with (run / "log.txt").open("ab") as log:
+        return subprocess.Popen(
+            arguments, cwd=ROOT, env=ENVIRONMENT, stdout=log, stderr=log, start_new_session=True
         )
 
 

@@ -45,7 +45,8 @@ def train(run_dir: str | Path) -> dict[str, Any]:
     if torch.cuda.is_available():
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
-    accelerator = Accelerator()
+    # Several processes on a machine without an accelerator talk through gloo.
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available())
     with run.guarded(leads=accelerator.is_main_process):
         try:
             config = run.config(PolicyConfig)

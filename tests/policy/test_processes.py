@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,23 +15,15 @@ from safetensors.torch import load_file
 from modeling.policy.processes import Processes
 from modeling.policy.train import train
 from modeling.rundir import RunDirectory, RunError
-from tests.policy.tiny import make_run, trainer
+from tests import machines
+from tests.policy.tiny import make_run
 
 LORA = "adapter/pytorch_lora_weights.safetensors"
 VALUES: dict[str, Any] = {"steps": 4, "batch_size": 4, "lr": 1e-3, "warmup_steps": 0}
 
 
 def _start(run: Path) -> subprocess.Popen[bytes]:
-    """torchrun, since `accelerate launch --cpu` starts several processes through MPI alone."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    with (run / "log.txt").open("ab") as log:
-        return subprocess.Popen(
-            [*command, "--nproc-per-node", "2", "-m", "--", *trainer(run)[2:]],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+    return machines.start_two("modeling.policy.train", run)
 
 
 def _finish(run: Path) -> None:

@@ -15,7 +15,6 @@ from accelerate.commands.config.config_args import ClusterConfig, load_config_fr
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from modeling import launch
 from modeling.rundir import RunDirectory
 from tests import machines
 from tests.reward.sharded import BLOCKS
@@ -24,7 +23,7 @@ from tests.reward.tiny import save_tiny
 from tests.reward.worlds import snapshot
 
 MODULE = "modeling.reward.train"
-TWO_PROCESSES = machines.ROOT / "modeling" / "accelerate" / "cpu_2_processes.yaml"
+CONFIGURATIONS = sorted(machines.TWO_PROCESSES.parent.glob("*.yaml"))
 
 
 @pytest.fixture(scope="module")
@@ -37,16 +36,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny(tmp_path_factory.mktemp("base"), True)
 
 
-def start_two(run: Path) -> subprocess.Popen[bytes]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ACCELERATE_CONFIG", str(TWO_PROCESSES))
-        arguments = launch.command(MODULE, run)
-    with (run / "log.txt").open("ab") as log:
-        return subprocess.Popen(
-            arguments, cwd=machines.ROOT, env=machines.ENVIRONMENT, stdout=log, stderr=log
-        )
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("output", ["lora", "full"])
 def test_two_processes_train_as_one(tmp_path: Path, labels: Path, base: Path, output: str) -> None:
@@ -55,7 +44,7 @@ def test_two_processes_train_as_one(tmp_path: Path, labels: Path, base: Path, ou
     one = new_run(tmp_path / "one", labels, base, **values)
     two = new_run(tmp_path / "two", labels, base, **values)
     assert machines.start(MODULE, one).wait(200) == 0
-    assert start_two(two).wait(200) == 0, (two / "log.txt").read_text()
+    assert machines.start_two(MODULE, two).wait(200) == 0, (two / "log.txt").read_text()
     rows = [RunDirectory(run).metrics() for run in (one, two)]
     assert len(rows[0]) == len(rows[1]) == 8  # six steps, before and after
     for first, second in zip(*rows, strict=True):
@@ -71,13 +60,13 @@ def test_two_processes_train_as_one(tmp_path: Path, labels: Path, base: Path, ou
 @pytest.mark.slow
 def test_two_processes_leave_one_reason_and_go_on(tmp_path: Path, labels: Path, base: Path) -> None:
     run = new_run(tmp_path / "run", labels, base, min_pairs=10_000)
-    assert start_two(run).wait(200) != 0
+    assert machines.start_two(MODULE, run).wait(200) != 0
     assert (
         "at least 10000 labelled pairs" in json.loads((run / "error.json").read_text())["message"]
     )
     config = json.loads((run / "config.json").read_text()) | {"min_pairs": 2}
     (run / "config.json").write_text(json.dumps(config))
-    assert start_two(run).wait(200) == 0
+    assert machines.start_two(MODULE, run).wait(200) == 0
     assert not (run / "error.json").exists()
     assert os.listdir(run / "checkpoints") != []
 
@@ -104,7 +93,9 @@ def test_divided_weights_take_the_same_steps(tmp_path: Path, labels: Path, base:
         assert_close(weights[0], weights[1], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("path", sorted(TWO_PROCESSES.parent.glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", sorted(machines.TWO_PROCESSES.parent.glob("*.yaml")), ids=lambda p: p.stem
+)
 def test_its_configurations_are_accelerates_own(path: Path) -> None:
     found = load_config_from_file(str(path))
     assert isinstance(found, ClusterConfig)
