@@ -5,6 +5,7 @@ A directory appears whole or not at all.
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 from django.utils.text import slugify
 
 from generation.models import Policy
+from generation.policies import HUB_ID
 from modeling import cards, runs
 from modeling.models import RewardModel
 
@@ -87,9 +89,19 @@ def export_reward(model: RewardModel, directory: Path, *, licence: str = "") -> 
         )
     with _appearing(directory) as draft:
         shutil.copytree(weights, draft, dirs_exist_ok=True)
+        _forget_place(draft / "adapter_config.json")
         text = cards.reward_card(model, is_lora=bool(model.adapter), licence=licence)
         (draft / "README.md").write_text(text)
         return sorted(path.name for path in draft.iterdir())
+
+
+def _forget_place(config: Path) -> None:
+    """peft writes down where its base was loaded from; a path says nothing outside this machine."""
+    if not config.is_file():
+        return
+    values = json.loads(config.read_text())
+    if not HUB_ID.match(values.get("base_model_name_or_path") or ""):
+        config.write_text(json.dumps(values | {"base_model_name_or_path": ""}, indent=2))
 
 
 def _newest_grid(policy: Policy) -> Path | None:

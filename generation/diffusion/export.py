@@ -56,6 +56,8 @@ def export_transformer(
         transformer.unload_lora()
         transformer = transformer.to(dtype)
     if form == "diffusers":
+        # Where it was loaded from says nothing outside this machine.
+        transformer.register_to_config(_name_or_path="")
         transformer.save_pretrained(directory / "transformer")
         return "transformer"
     state: dict[str, Tensor] = original_state(transformer.state_dict())

@@ -18,6 +18,7 @@ def bench(into: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_it_measures_every_key(tmp_path: Path) -> None:
     into = tmp_path / "bench.json"
     sizes = ["--seconds", "1", "--items", "3000", "--small", "200", "--large", "400"]

@@ -1,5 +1,6 @@
 """What leaves the platform: weights for other programs, and cards that say what was measured."""
 
+import json
 from io import StringIO
 from pathlib import Path
 
@@ -101,7 +102,8 @@ def test_it_exports_a_lora_for_comfyui(trained: Policy, tmp_path: Path) -> None:
 def test_it_exports_a_whole_transformer(trained: Policy, tmp_path: Path) -> None:
     call("export_policy", "policy 7", out=str(tmp_path / "a"), merged=True, dtype="float32")
     call("export_policy", "base", out=str(tmp_path / "b"), format="comfyui")
-    assert (tmp_path / "a" / "transformer" / "config.json").is_file()
+    config = (tmp_path / "a" / "transformer" / "config.json").read_text()
+    assert trained.location not in config
     whole = load_file(tmp_path / "b" / "base.safetensors")
     assert whole["double_blocks.0.img_attn.qkv.weight"].dtype == torch.bfloat16
     card = (tmp_path / "b" / "README.md").read_text()
@@ -160,6 +162,9 @@ def test_it_exports_a_reward_model_with_its_figures(tmp_path: Path) -> None:
     weights.mkdir()
     (weights / "adapter_model.safetensors").write_bytes(b"weights")
     (weights / "README.md").write_text("peft's own")
+    (weights / "adapter_config.json").write_text(
+        json.dumps({"r": 2, "base_model_name_or_path": str(tmp_path)})
+    )
     model = RewardModel.objects.create(
         name="reward 3",
         location="Qwen/Qwen2.5-VL-7B-Instruct",
@@ -177,6 +182,8 @@ def test_it_exports_a_reward_model_with_its_figures(tmp_path: Path) -> None:
     )
     call("export_reward", "reward 3", out=str(out), licence="cc-by-4.0")
     assert (out / "adapter_model.safetensors").read_bytes() == b"weights"
+    kept = json.loads((out / "adapter_config.json").read_text())
+    assert kept == {"r": 2, "base_model_name_or_path": ""}
     text = (out / "README.md").read_text()
     head = ModelCard(text).data.to_dict()
     assert (head["license"], head["library_name"]) == ("cc-by-4.0", "peft")
