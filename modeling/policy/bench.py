@@ -5,8 +5,11 @@
 `two_half_memory`: the gradient through one graph of transformer, VAE and reward model ("joint"), in
 two halves that meet at the pixels ("two_halves", as trained by default), and in two halves of which
 the second is computed again ("recompute", `recompute_endpoint`). All give the same gradient of the
-policy's weights. `role_memory`: a whole step with the roles as adapters of one transformer and with
-the roles as whole transformers, weights, averages and optimiser included.
+policy's weights; only the last one needs less memory, since the second half's graph is not there
+while the reward model's is.
+
+`role_memory`: a whole step with the roles as adapters of one transformer and with the roles as
+whole transformers, weights, averages and optimiser included.
 """
 
 from __future__ import annotations

@@ -12,16 +12,23 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import DistributedType, broadcast_object_list, gather_object
 from torch import Tensor
 
 from modeling.rundir import RunError
 
 T = TypeVar("T")
+REPLICATED = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
 
 
 class Processes:
     def __init__(self, accelerator: Accelerator) -> None:
+        if accelerator.distributed_type not in REPLICATED:
+            raise RunError(
+                "The policy trainer keeps whole models on every process and cannot run under "
+                f"{accelerator.distributed_type.value}: choose MULTI_GPU in the accelerate "
+                "configuration, and a LoRA, float8 or NF4 base where memory is short."
+            )
         self.accelerator = accelerator
         self.count = accelerator.num_processes
         self.rank = accelerator.process_index

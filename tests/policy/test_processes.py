@@ -3,27 +3,38 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 
 from modeling.policy.processes import Processes
 from modeling.policy.train import train
 from modeling.rundir import RunDirectory, RunError
-from tests import machines
-from tests.policy.tiny import make_run
+from tests.policy.tiny import make_run, trainer
 
 LORA = "adapter/pytorch_lora_weights.safetensors"
 VALUES: dict[str, Any] = {"steps": 4, "batch_size": 4, "lr": 1e-3, "warmup_steps": 0}
 
 
 def _start(run: Path) -> subprocess.Popen[bytes]:
-    return machines.start_two("modeling.policy.train", run)
+    """torchrun, since `accelerate launch --cpu` starts several processes through MPI alone."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    with (run / "log.txt").open("ab") as log:
+        return subprocess.Popen(
+            [*command, "--nproc-per-node", "2", "-m", "--", *trainer(run)[2:]],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
 
 
 def _finish(run: Path) -> None:
@@ -65,6 +76,7 @@ def _counts(row: dict[str, Any]) -> dict[str, dict[str, int]]:
     [
         {"algorithm": "frozen", "order": "both", "monitor": {"every": 2, "sources": 2}},
         {"algorithm": "dynamic", "reference_staleness": 2, "micro_batch_size": 1},
+        {"algorithm": "diffusion_nft", "group_size": 2},
     ],
 )
 def test_two_processes_take_the_steps_of_one(
@@ -123,3 +135,9 @@ def test_it_refuses_a_batch_that_does_not_divide() -> None:
         _Third().part(16)
     with pytest.raises(RunError, match="groups of 4: batch_size.*must be a multiple of 12"):
         _Third().part(18, groups_of=4)
+
+
+def test_it_refuses_to_divide_the_weights() -> None:
+    accelerator: Any = SimpleNamespace(distributed_type=DistributedType.FSDP)
+    with pytest.raises(RunError, match="cannot run under FSDP: choose MULTI_GPU"):
+        Processes(accelerator)

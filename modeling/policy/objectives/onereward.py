@@ -136,7 +136,7 @@ class OneReward(Stateless):
             if config.straight_through:
                 shown = straight_through(sampler.decode(seen[-1], batch), pictures)
             # dR/dpixels first: the VLM's activations are gone before VAE and transformer go
-            # backward.
+            # backward, whose own ones are not there yet where the endpoint is computed again.
             with at_work(self.parts.vlm, noise.device, offload=config.offload_reward):
                 pull = self._pull(shown.detach().requires_grad_(True), material)
             if config.recompute_endpoint:
