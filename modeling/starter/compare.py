@@ -23,7 +23,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from generation.diffusion.loading import PolicySpec, load_models
 from modeling.policy.config import PolicyConfig
@@ -35,6 +35,7 @@ from modeling.starter.compare_data import CANDIDATES, WEIGHTS, held_out, make_da
 from modeling.starter.compare_figures import BASE, figures, table
 from modeling.starter.policy_eval import answers
 
+T = TypeVar("T")
 DYNAMIC = "onereward_dynamic"
 # What differs from the configuration's defaults, which are the starter's recipe. Nothing is tuned
 # to this comparison, and what methods share (learning rate, LoRA, EMA) is the same for all.
@@ -167,13 +168,15 @@ class Comparison:
         return scores
 
     def write(self, costs: dict[str, Cost]) -> dict[str, Any]:
-        """compare.json and compare.md of the seeds that have all cells so far."""
+        """compare.json and compare.md of the seeds that every method has, or of all cells while no
+        seed is whole."""
         cells: dict[str, dict[int, list[dict[str, float]]]] = {}
         steps = {}
         for path in sorted((self.out / "cells").glob("*.json")):
             cell = json.loads(path.read_text())
             cells.setdefault(cell["method"], {})[cell["seed"]] = cell["scores"]
             steps[cell["method"]] = cell["steps"]
+        cells = whole_seeds(cells, [BASE, *self.methods])
         tasks = [scene.task for scene in self.scenes]
         found = figures(cells, tasks, ours=DYNAMIC)
         for method, row in found["methods"].items():
@@ -183,6 +186,18 @@ class Comparison:
         write_json(self.out / "compare.json", found)
         (self.out / "compare.md").write_text(table(found))
         return found
+
+
+def whole_seeds(cells: dict[str, dict[int, T]], methods: Sequence[str]) -> dict[str, dict[int, T]]:
+    """The cells of the seeds that all these methods have; all cells where there is no such seed."""
+    seeds = set.intersection(*(set(cells.get(method, {})) for method in methods))
+    if not seeds:
+        return cells
+    kept = {
+        method: {seed: one for seed, one in by_seed.items() if seed in seeds}
+        for method, by_seed in cells.items()
+    }
+    return {method: by_seed for method, by_seed in kept.items() if by_seed}
 
 
 def _say(text: str) -> None:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from modeling.rundir import RunError
-from modeling.starter.compare import DYNAMIC, Comparison, Setting
+from modeling.starter.compare import DYNAMIC, Comparison, Setting, whole_seeds
 from modeling.starter.compare_compute import Cost, Kept, flops_of
 from modeling.starter.compare_data import Data, held_out, pairs_of
 from modeling.starter.compare_figures import figures, table
@@ -104,6 +104,12 @@ def test_its_figures_by_hand() -> None:
     text = table(found)
     assert "| ours | 10 | 2.0 | 2 | 65.0 (" in text
     assert "consistency |" in text.splitlines()[4]
+
+
+def test_it_compares_the_seeds_that_every_method_has() -> None:
+    cells = {"base": {0: 1, 1: 1}, "sft": {0: 1}, "refl": {1: 1}}
+    assert whole_seeds(cells, ["base", "sft"]) == {"base": {0: 1}, "sft": {0: 1}}
+    assert whole_seeds(cells, ["base", "sft", "refl"]) == cells
 
 
 def test_it_holds_out_other_scenes_for_every_task() -> None:
