@@ -156,7 +156,11 @@ def undo(*, user: User, campaign: Campaign) -> Assignment:
                 _("There is nothing of yours to undo in “%(campaign)s”.") % {"campaign": campaign},
                 "stale",
             )
-        if turn.state != State.LATE and not queue.reopen(turn, campaign):
+        if turn.state == State.LATE:
+            # Its slot went to somebody else: it is once more a turn that ran out.
+            turn.state, turn.submitted_at = State.EXPIRED, None
+            turn.save(update_fields=["state", "submitted_at"])
+        elif not queue.reopen(turn, campaign):
             raise Refused(
                 _(
                     "The set you skipped has gone to other people since, so there is nothing to "

@@ -155,6 +155,20 @@ class TestRecord:
         assert turn.state == State.SUBMITTED
         assert Judgment.objects.counted().count() == 2
 
+    def test_a_late_answer_that_is_undone_stands_nowhere_until_it_is_given_again(self) -> None:
+        turn = open_turn()
+        Assignment.objects.update(lease_until=timezone.now() - timedelta(hours=1))
+        claim(make_user(), turn.item.campaign)
+        submit(turn)
+        undone = judgments.undo(user=turn.annotator, campaign=turn.item.campaign)
+        assert (undone.pk, undone.state) == (turn.pk, State.EXPIRED)
+        assert not Judgment.objects.current().exists()
+        submit(turn, picks(turn, 3, 2))
+        turn.refresh_from_db()
+        assert turn.state == State.LATE
+        assert Judgment.objects.current().count() == 2
+        assert not Judgment.objects.counted().exists()
+
     @pytest.mark.parametrize("state", ["paused", "closed"])
     def test_it_refuses_a_campaign_that_is_not_open(self, state: str) -> None:
         turn = open_turn()
