@@ -1,7 +1,7 @@
 # Two commands: `make run` serves OneLoop on this machine, `make test` proves it.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: run test bench lint format messages clean
+.PHONY: run test test-all bench lint format messages clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -17,6 +17,10 @@ run: .venv/.installed
 	$(BIN)/python manage.py up $(UP)
 
 test: .venv/.installed-dev chromium lint
+	OMP_NUM_THREADS=1 CHROMIUM=$(CHROMIUM) $(BIN)/pytest -n 2 -m "not long" $(PYTEST)
+
+# Those that take minutes, too.
+test-all: .venv/.installed-dev chromium lint
 	OMP_NUM_THREADS=1 CHROMIUM=$(CHROMIUM) $(BIN)/pytest -n 2 $(PYTEST)
 
 # Some minutes; writes bench.json.

@@ -225,7 +225,7 @@ def start_run(project: Project, kind: str) -> TrainingRun:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["reward", "policy"])
+@pytest.mark.parametrize("kind", ["reward", pytest.param("policy", marks=pytest.mark.long)])
 def test_a_full_disk_fails_the_row_and_a_retry_finishes_it(project: Project, kind: str) -> None:
     run = start_run(project, kind)
     module = f"modeling.{kind}.train"

@@ -61,7 +61,7 @@ def test_a_policy_that_reads_no_picture_trains_on_prompts_alone(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["fill", "flux-dev"])
+@pytest.mark.parametrize("kind", ["fill", pytest.param("flux-dev", marks=pytest.mark.long)])
 def test_it_goes_round(
     kind: str, task: Task, tiny_policy: Path, tiny_reward: Path, tmp_path: Path
 ) -> None:

@@ -75,8 +75,11 @@ def _counts(row: dict[str, Any]) -> dict[str, dict[str, int]]:
     "values",
     [
         {"algorithm": "frozen", "order": "both", "monitor": {"every": 2, "sources": 2}},
-        {"algorithm": "dynamic", "reference_staleness": 2, "micro_batch_size": 1},
-        {"algorithm": "diffusion_nft", "group_size": 2},
+        pytest.param(
+            {"algorithm": "dynamic", "reference_staleness": 2, "micro_batch_size": 1},
+            marks=pytest.mark.long,
+        ),
+        pytest.param({"algorithm": "diffusion_nft", "group_size": 2}, marks=pytest.mark.long),
     ],
 )
 def test_two_processes_take_the_steps_of_one(

@@ -37,7 +37,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("output", ["lora", "full"])
+@pytest.mark.parametrize("output", ["lora", pytest.param("full", marks=pytest.mark.long)])
 def test_two_processes_train_as_one(tmp_path: Path, labels: Path, base: Path, output: str) -> None:
     """Batches of three pairs, so that the two have unequal parts; some end with a single pair."""
     values: dict[str, Any] = {"batch_size": 3, "calibration_share": 0.2, "output": output}

@@ -148,7 +148,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("output", ["lora", "full"])
+@pytest.mark.parametrize("output", ["lora", pytest.param("full", marks=pytest.mark.long)])
 def test_it_goes_on_exactly_after_kills_at_any_step(
     tmp_path: Path, labels: Path, base: Path, output: str
 ) -> None:

@@ -127,7 +127,7 @@ def test_a_directory_belongs_to_one_setting(tmp_path: Path) -> None:
         Setting(held_out_per_task=0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_it_goes_on_after_a_kill(tmp_path: Path) -> None:
     """The real starter models; every method takes at least one step."""
