@@ -41,7 +41,8 @@ def order(*, campaign: Campaign, about: QueryDict, by: User) -> Addition:
     said = {name: values for name, values in about.lists() if name != "csrfmiddlewaretoken"}
     newest = campaign.items.order_by("-pk").values_list("pk", flat=True).first() or 0
     row = Addition.objects.create(campaign=campaign, about=said, ordered_by=by, newest=newest)
-    transaction.on_commit(lambda: add_to_campaign.delay(row.pk))
+    # Where the broker is away, beat rings once it is back.
+    transaction.on_commit(lambda: add_to_campaign.delay(row.pk), robust=True)
     return row
 
 

@@ -102,6 +102,9 @@ def _add(request: HttpRequest, found: Campaign) -> HttpResponseBase:
     about = contents_form(found, request.POST)
     if not about.is_valid():
         return _page(request, found, about=about)
+    going_on = additions.latest(found)
+    if going_on is not None and going_on.is_open:  # the page shows how far it is
+        return redirect("annotation:campaign_sets", found.pk)
     if additions.takes_a_while(found):
         additions.order(campaign=found, about=request.POST, by=user_of(request))
         return redirect("annotation:campaign_sets", found.pk)

@@ -7,12 +7,10 @@ pair; a picture between them gives two implied ones, whose chosen picture need n
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +20,7 @@ from torch import Tensor
 from generation.diffusion.conditions import encode_pictures
 from generation.diffusion.generate import image_tensor
 from generation.diffusion.loading import FillModels
-from modeling.policy.sources import Batch, Row
+from modeling.policy.sources import Batch, Row, read_objects
 from modeling.rundir import RunError
 
 REQUIRED = ("source", "chosen", "rejected")
@@ -46,16 +44,7 @@ def read_pairs(path: Path) -> dict[str, list[Pair]]:
             "Start it from a snapshot of judgments, or write the file."
         )
     pairs: dict[str, list[Pair]] = defaultdict(list)
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            values: dict[str, Any] = json.loads(line)
-            missing = [key for key in REQUIRED if key not in values]
-        except (json.JSONDecodeError, TypeError) as error:
-            raise RunError(f"Line {number} of '{path}' is not a JSON object: {error}") from error
-        if missing:
-            raise RunError(f"Line {number} of '{path}' lacks {', '.join(missing)}.")
+    for values in read_objects(path, REQUIRED):
         weight = float(values.get("weight", 1.0))
         if values.get("split", "train") != "train" or weight <= 0:
             continue

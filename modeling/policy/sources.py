@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,21 +68,27 @@ class Batch:
         )
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Rows with at least one query. Paths may be relative to the file."""
-    if not path.is_file():
-        raise RunError(f"The sources file '{path}' does not exist.")
-    rows: list[Row] = []
+def read_objects(path: Path, required: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The JSON objects of a file, one a line; RunError names the line that is wrong."""
     for number, line in enumerate(path.read_text().splitlines(), start=1):
         if not line.strip():
             continue
         try:
             values: dict[str, Any] = json.loads(line)
-            missing = [key for key in REQUIRED if key not in values]
+            missing = [key for key in required if key not in values]
         except (json.JSONDecodeError, TypeError) as error:
             raise RunError(f"Line {number} of '{path}' is not a JSON object: {error}") from error
         if missing:
             raise RunError(f"Line {number} of '{path}' lacks {', '.join(missing)}.")
+        yield values
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Rows with at least one query. Paths may be relative to the file."""
+    if not path.is_file():
+        raise RunError(f"The sources file '{path}' does not exist.")
+    rows: list[Row] = []
+    for values in read_objects(path, REQUIRED):
         if not values["queries"]:
             continue
         rows.append(

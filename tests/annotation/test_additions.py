@@ -60,7 +60,9 @@ def test_it_adds_in_the_background_and_says_how_far_it_is(
     text = manager.get(f"{url}adding/").content.decode()
     assert "Adding: 4 of about 7 looked at, 3 added." in text
     assert 'hx-trigger="every 1s"' in text
+    manager.post(url, {"do": "add"})  # once more, while it goes on
     Addition.objects.update(state="queued", lease_until=None, added=0)
+    assert Addition.objects.get() == row
 
     additions.run(row)
     row.refresh_from_db()
