@@ -17,7 +17,13 @@ NO_ROOM_WORDS = re.compile(
     r"|PytorchStreamWriter failed writing|file write failed|unexpected pos \d+ vs \d+"
     r"|iostream error"
 )
-NO_MEMORY_WORDS = re.compile(r"can't allocate memory|not enough memory", re.IGNORECASE)
+# What follows bad_alloc is oneDNN's way to put it.
+NO_MEMORY_WORDS = re.compile(
+    r"can't allocate memory|not enough memory|bad_alloc"
+    r"|could not create a (primitive|memory)|could not execute a primitive"
+    r"|can't start new thread",
+    re.IGNORECASE,
+)
 WANTED = re.compile(r"[Tt]ried to allocate ([\d.]+ ?\w+)")
 
 
@@ -61,6 +67,8 @@ def no_room(error: BaseException) -> bool:
 
 
 def _wanted(text: str) -> str:
+    if "new thread" in text:
+        return ", or the machine allows no more threads"
     found = WANTED.search(text)
     return f" when {found[1]} more were needed" if found else ""
 

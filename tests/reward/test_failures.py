@@ -93,7 +93,7 @@ def test_it_goes_on_after_a_file_that_could_not_grow(
 @pytest.mark.slow
 def test_it_names_the_remedy_when_memory_runs_out(tmp_path: Path, labels: Path, base: Path) -> None:
     run = new_run(tmp_path / "run", labels, base, batch_size=4096, calibration_share=0.0)
-    done = train_with_little_memory(MODULE, run, room=48 * 2**20)
+    done = train_with_little_memory(MODULE, run, room=160 * 2**20)
     assert done.returncode == 1
     assert reason(run).startswith("The memory ran out")
     assert "batch_size" in reason(run)
