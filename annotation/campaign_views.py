@@ -19,7 +19,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from annotation import contents, counts, guides, practice, progress, views
 from annotation.campaign_forms import CampaignForm
 from annotation.campaign_head import head
-from annotation.campaigns import admits, change_state, ready_sets, tasks_of
+from annotation.campaigns import admits, askable, change_state, tasks_of
 from annotation.contents_forms import ContentsForm
 from annotation.errors import Refused
 from annotation.models import Assignment, Campaign, Item
@@ -185,7 +185,7 @@ def waiting_sets(found: Campaign) -> QuerySet[CandidateSet]:
     """Ready sets that the campaign could ask about and does not; none for comparisons."""
     if found.purpose == Purpose.COMPARISON:
         return CandidateSet.objects.none()
-    return ready_sets(tasks_of(found), project=found.project).exclude(items__campaign=found)
+    return askable(found).exclude(items__campaign=found)
 
 
 @require_POST

@@ -185,6 +185,14 @@ def _require_judgeable(
             )
             % {"set": candidate_set.pk, "campaign": campaign}
         )
+    if candidate_set.size < 2 and campaign.purpose != Campaign.Purpose.RATING:
+        raise Refused(
+            _(
+                "Set %(set)s holds a single picture, with nothing to choose from. Rate it, or "
+                "compare its policy with another one."
+            )
+            % {"set": candidate_set.pk}
+        )
     task = tasks.get(candidate_set.source.task_id)
     if task is None:
         raise Refused(
@@ -223,6 +231,12 @@ def ready_sets(
     if run is not None:
         sets = sets.filter(run=run)
     return sets.select_related("source__task").order_by("pk")
+
+
+def askable(campaign: Campaign, run: GenerationRun | None = None) -> QuerySet[CandidateSet]:
+    """The ready sets that the campaign can ask about: a best and a worst need two pictures."""
+    sets = ready_sets(tasks_of(campaign), run=run, project=campaign.project)
+    return sets if campaign.purpose == Campaign.Purpose.RATING else sets.filter(size__gte=2)
 
 
 def draw_order(item: Item) -> list[int]:

@@ -100,7 +100,7 @@ def _choose(ours: Sequence[Candidate], theirs: Sequence[Candidate]) -> tuple[Can
     return ours[0], theirs[0]
 
 
-def _noise(candidate: Candidate) -> tuple[int, int, int]:
+def _noise(candidate: Candidate) -> tuple[int | None, int, int]:
     return candidate.seed, candidate.width, candidate.height
 
 

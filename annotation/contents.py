@@ -18,11 +18,10 @@ from annotation.campaigns import (
     NOTHING,
     Entry,
     add_sets,
+    askable,
     judgeable,
     note_made,
     open_campaign,
-    ready_sets,
-    tasks_of,
 )
 from annotation.errors import Refused
 from annotation.models import Assignment, Campaign, Item, Judgment
@@ -57,7 +56,7 @@ def entries_for(
     A rating campaign asks about single candidates, of these policies where any are given. Pairs
     for a comparison are made by `annotation.comparisons`.
     """
-    sets = ready_sets(tasks_of(campaign), run=run, project=campaign.project)
+    sets = askable(campaign, run)
     if campaign.purpose != Campaign.Purpose.RATING:
         return sets.iterator(chunk_size=CHUNK)
     return _single_candidates(campaign, sets, list(policies), per_set)
@@ -71,7 +70,7 @@ def count_entries(
     per_set: PerSet = "all",
 ) -> int:
     """About how many `entries_for` gives, without making them."""
-    sets = ready_sets(tasks_of(campaign), run=run, project=campaign.project)
+    sets = askable(campaign, run)
     if campaign.purpose != Campaign.Purpose.RATING or per_set == "one":
         return sets.count()
     return _candidates(sets, list(policies)).count()

@@ -269,6 +269,12 @@ def _request(
 ) -> Request:
     from generation.diffusion.generate import Draw, Request
 
+    # A picture from outside cannot be made again here, and is never asked for.
+    assert candidate.seed is not None
+    assert candidate.num_inference_steps is not None
+    assert candidate.strength is not None
+    assert candidate.guidance_scale is not None
+    assert candidate.true_cfg_scale is not None
     draw = Draw(
         seed=candidate.seed,
         num_inference_steps=candidate.num_inference_steps,

@@ -346,11 +346,15 @@ class CandidateSet(models.Model):
             models.CheckConstraint(
                 condition=Q(state__in=["drawn", "ready", "failed"]), name="set_state_known"
             ),
-            models.CheckConstraint(condition=Q(size__range=(2, 8)), name="set_two_to_eight"),
+            # An outside system may give a single picture: it is rated, or paired with others.
+            models.CheckConstraint(condition=Q(size__range=(1, 8)), name="set_one_to_eight"),
         ]
 
     def __str__(self) -> str:
         return f"set {self.pk}"
+
+
+DRAWN = ("seed", "num_inference_steps", "strength", "guidance_scale", "true_cfg_scale")
 
 
 class Candidate(models.Model):
@@ -358,7 +362,8 @@ class Candidate(models.Model):
 
     `batch` names the batch the picture was computed in and `batch_index` its place there: results
     depend on the batch's composition in their last bits, so making a picture again bit for bit
-    means running its batch again.
+    means running its batch again. Of a picture from outside nothing was drawn here: its seed and
+    the sampler's values are empty.
     """
 
     set = models.ForeignKey(CandidateSet, on_delete=models.CASCADE, related_name="candidates")
@@ -367,11 +372,11 @@ class Candidate(models.Model):
     image = models.ForeignKey(
         Image, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
     )
-    seed = models.BigIntegerField()
-    num_inference_steps = models.PositiveSmallIntegerField()
-    strength = models.FloatField()
-    guidance_scale = models.FloatField()
-    true_cfg_scale = models.FloatField()
+    seed = models.BigIntegerField(null=True, blank=True)
+    num_inference_steps = models.PositiveSmallIntegerField(null=True, blank=True)
+    strength = models.FloatField(null=True, blank=True)
+    guidance_scale = models.FloatField(null=True, blank=True)
+    true_cfg_scale = models.FloatField(null=True, blank=True)
     negative_prompt = models.TextField(blank=True)
     prompt = models.TextField(blank=True)
     width = models.PositiveIntegerField()
@@ -397,6 +402,11 @@ class Candidate(models.Model):
             ),
             models.CheckConstraint(
                 condition=Q(true_cfg_scale__gte=1), name="candidate_true_cfg_at_least_one"
+            ),
+            models.CheckConstraint(
+                condition=Q(**{f"{name}__isnull": True for name in DRAWN})
+                | Q(**{f"{name}__isnull": False for name in DRAWN}),
+                name="candidate_drawn_whole",
             ),
             models.CheckConstraint(
                 condition=Q(batch__isnull=True, batch_index__isnull=True)

@@ -53,16 +53,28 @@ def read_rows(path: Path) -> Iterator[Row | Refusal]:
     """Rows of whatever lies at `path`. Raises ReadError where nothing there is understood."""
     if path.is_dir():
         return _read_directory(path)
+    if path.suffix.lower() == ".txt" and path.exists():
+        return _table(_prompts(path), path.parent)
+    return _table(read_records(path), path.parent)
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """The rows of a table as they are. Raises ReadError where it is none that is read here."""
     if not path.exists():
         raise ReadError(f"{path} does not exist. Check the path.")
-    readers = {".jsonl": _json_lines, ".csv": _csv, ".parquet": _parquet, ".txt": _prompts}
-    reader = readers.get(path.suffix.lower())
+    reader = {".jsonl": _json_lines, ".csv": _csv, ".parquet": _parquet}.get(path.suffix.lower())
     if reader is None:
         raise ReadError(
             f"{path.name} is not read here. Give a folder of pictures, a .jsonl, .csv or .parquet "
             "file, a .txt file of prompts, or the directory of a saved dataset."
         )
-    return _table(reader(path), path.parent)
+    return reader(path)
+
+
+def picture_of(record: dict[str, Any], base: Path) -> tuple[Readable | None, str]:
+    """The picture a row names and its file's name. Raises ReadError where it is not there."""
+    value = _first(record, IMAGE_COLUMNS[:2])
+    return _picture(value, base), _picture_name(value, "")
 
 
 def _read_directory(path: Path) -> Iterator[Row | Refusal]:

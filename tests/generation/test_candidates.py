@@ -149,7 +149,7 @@ def test_it_makes_every_candidate_and_logs_how(task: Task, policy: Policy) -> No
         assert candidate.device.startswith("cpu")
         assert set(candidate.versions) >= {"torch", "diffusers", "threads", "dtype"}
     for _, one_batch in _batches(run).items():
-        assert len({(c.num_inference_steps, c.true_cfg_scale > 1) for c in one_batch}) == 1
+        assert len({(c.num_inference_steps, (c.true_cfg_scale or 1) > 1) for c in one_batch}) == 1
         assert [c.batch_index for c in one_batch] == list(range(len(one_batch)))
 
 
