@@ -116,6 +116,9 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_POOL_START_METHOD = env.text("CELERY_WORKER_POOL_START_METHOD", "fork")
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
+# Who ranks and makes pictures for people who wait. A worker of its own (`-Q serve`) keeps them from
+# waiting for a training, where the GPU has room for both.
+SERVE_QUEUE = env.text("SERVE_QUEUE", "gpu")
 RING_SECONDS = env.integer("RING_SECONDS", 10)
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "celerybeat-schedule")
 # A bell that is not heard before the next one rings is dropped.
@@ -130,6 +133,11 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
         "task": "annotation.jobs.ring_additions",
         "schedule": 30.0,
         "options": {"expires": 30},
+    },
+    "ring serving": {
+        "task": "modeling.jobs.ring_serving",
+        "schedule": 10.0,
+        "options": {"expires": 10},
     },
     "ring generation": {
         "task": "generation.jobs.ring_generation",

@@ -22,6 +22,8 @@ class Scope(models.TextChoices):
     LABEL = "label", _("take turns and submit judgments")
     MANAGE = "manage", _("run campaigns and rounds")
     EXPORT = "export", _("download labels")
+    SERVE = "serve", _("make and rank pictures")
+    FEEDBACK = "feedback", _("report what became of pictures")
 
 
 class TokenQuerySet(models.QuerySet["Token"]):

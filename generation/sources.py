@@ -129,6 +129,25 @@ def add_source(
     )
 
 
+def loose_source(
+    *,
+    task: Task,
+    image: Pillow.Image | None,
+    mask: Pillow.Image | None,
+    prompt: str = "",
+    project: Project,
+) -> Source:
+    """A source without a row, for work that needs its pictures once. Raises as `add_source`."""
+    picture, area = _pictures(task, image, mask, "", "")
+    return Source(
+        project=project,
+        task=task,
+        image=images.store(picture),
+        mask=images.store(area),
+        prompt=_checked_prompt(task, prompt),
+    )
+
+
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 

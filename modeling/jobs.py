@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from celery import shared_task
+from django.conf import settings
 
-from modeling import rounds, runs
-from modeling.models import RoundStep, TrainingRun
+from modeling import rankings, rounds, runs
+from modeling.models import Ranking, RoundStep, TrainingRun
 
 EXPIRES_SECONDS = 60
 
@@ -34,3 +35,15 @@ def ring() -> None:
     for pk in TrainingRun.objects.claimable().values_list("pk", flat=True):
         if pk not in owned:  # a round's training is its step's work
             execute_run.apply_async((pk,), expires=EXPIRES_SECONDS)
+
+
+@shared_task(queue=settings.SERVE_QUEUE)
+def rank_waiting() -> None:
+    rankings.work()
+
+
+@shared_task(queue="default")
+def ring_serving() -> None:
+    """Ring again for orders that nobody heard, and for those whose worker died."""
+    if Ranking.objects.claimable().exists():
+        rankings.ring()

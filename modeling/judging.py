@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image as PILImage
 
 from generation.models import Source
 from modeling import policy_inputs
 from modeling.models import RewardModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class JudgeError(Exception):
@@ -59,15 +64,10 @@ class Judge:
             asked = both_orders(self.vlm, views[:1], views[1:], [queries], context)
         return [float(value) for value in asked.margin[0].cpu()]
 
-    def rank(
-        self,
-        pictures: Sequence[PILImage.Image],
-        source: PILImage.Image,
-        mask: PILImage.Image,
-        queries: Mapping[str, str],
-        caution: float = 0.0,
-    ) -> list[dict[str, Any]]:
-        """The pictures from best to worst, each compared with all others.
+    def rank_all(
+        self, contests: Sequence[Contest], caution: float = 0.0
+    ) -> list[list[dict[str, Any]]]:
+        """Of each contest the pictures from best to worst.
 
         Besides its scores each has, by dimension, their standard deviation over the members of an
         ensemble ("std") and the share of its comparisons whose winner changes with the order in
@@ -76,27 +76,89 @@ class Judge:
         import torch
 
         from generation.diffusion.generate import image_tensor, mask_tensor
-        from modeling.reward.rerank import rerank
+        from modeling.reward import rerank
         from modeling.reward.view import reward_context, reward_view
 
-        stack = torch.cat([image_tensor(picture) for picture in pictures])  # (N, 3, H, W)
-        sources = image_tensor(source).expand_as(stack)
-        masks = mask_tensor(mask).expand(len(stack), -1, -1, -1)
-        views = reward_view(stack, sources, masks, self.vlm.view)
-        context = reward_context(sources[:1], masks[:1], self.vlm.view)
-        found = rerank(
-            self.ensemble or self.vlm, views, list(queries.values()), context, caution=caution
-        )
+        shown = []
+        for one in contests:
+            stack = torch.cat([image_tensor(picture) for picture in one.pictures])  # (N, 3, H, W)
+            sources = image_tensor(one.source).expand_as(stack)
+            masks = mask_tensor(one.mask).expand(len(stack), -1, -1, -1)
+            views = reward_view(stack, sources, masks, self.vlm.view)
+            context = reward_context(sources[:1], masks[:1], self.vlm.view)
+            shown.append(rerank.Contest(views, list(one.queries.values()), context))
+        found = rerank.rerank_all(self.ensemble or self.vlm, shown, caution=caution)
         return [
-            {
-                "index": index,
-                "score": float(found.scores[index].mean()),
-                "dimensions": dict(zip(queries, found.scores[index].tolist(), strict=True)),
-                "std": dict(zip(queries, found.std[index].tolist(), strict=True)),
-                "flipped": dict(zip(queries, found.flipped[index].tolist(), strict=True)),
-            }
-            for index in found.order
+            [
+                {
+                    "index": index,
+                    "score": float(ranking.scores[index].mean()),
+                    "dimensions": _by_name(one, ranking.scores[index]),
+                    "std": _by_name(one, ranking.std[index]),
+                    "flipped": _by_name(one, ranking.flipped[index]),
+                }
+                for index in ranking.order
+            ]
+            for one, ranking in zip(contests, found, strict=True)
         ]
+
+
+def _by_name(contest: Contest, values: Tensor) -> dict[str, float]:
+    return dict(zip(contest.queries, values.tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Pictures of one source, all of one size, and what is asked about them by dimension."""
+
+    pictures: Sequence[PILImage.Image]
+    source: PILImage.Image
+    mask: PILImage.Image
+    queries: Mapping[str, str]
+
+
+# The last judge stays loaded, for the next pictures that are ranked here.
+_kept: dict[tuple[str, ...], Judge] = {}
+
+
+def loaded_judge(model: RewardModel, others: Sequence[RewardModel] = ()) -> Judge:
+    name = (model.location, model.adapter, *(other.adapter for other in others))
+    if name not in _kept:
+        release()
+        _kept[name] = Judge(model.location, model.adapter, name[2:])
+    return _kept[name]
+
+
+def release() -> None:
+    """Forget the loaded judge and give its memory back, for example before training."""
+    if not _kept:
+        return
+    import torch
+
+    _kept.clear()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def contest(model: RewardModel, source: Source, pictures: Sequence[PILImage.Image]) -> Contest:
+    """What `model` is asked about these pictures; JudgeError where it cannot judge them."""
+    from modeling.evaluation import inputs_at
+
+    if len(pictures) < 2:
+        raise JudgeError(f"Ranking needs at least two pictures, not {len(pictures)}.")
+    sizes = {picture.size for picture in pictures}
+    if len(sizes) > 1:
+        found = ", ".join(f"{w}×{h}" for w, h in sorted(sizes))
+        raise JudgeError(f"All pictures must have one size to be compared; these have {found}.")
+    criteria, notes = policy_inputs.questions(source.task, model)
+    queries = policy_inputs.ask(source, criteria)
+    if not queries:
+        raise JudgeError(
+            f"'{model}' judges no dimension of {source.task}. {' '.join(notes)}".strip()
+        )
+    original, mask = inputs_at(source, pictures[0].size)
+    return Contest(pictures, original, mask, queries)
 
 
 def rank(
@@ -112,27 +174,11 @@ def rank(
     `others` judge together with `model`; all must be LoRAs on one base. `caution` orders by the
     score less so many of their standard deviations.
     """
-    from modeling.evaluation import inputs_at
-
     for other in others:
         if not (model.adapter and other.adapter) or other.location != model.location:
             raise JudgeError(
                 f"'{model}' and '{other}' cannot judge together: an ensemble needs LoRAs on one "
                 "base."
             )
-
-    if len(pictures) < 2:
-        raise JudgeError(f"Ranking needs at least two pictures, not {len(pictures)}.")
-    sizes = {picture.size for picture in pictures}
-    if len(sizes) > 1:
-        found = ", ".join(f"{w}×{h}" for w, h in sorted(sizes))
-        raise JudgeError(f"All pictures must have one size to be compared; these have {found}.")
-    criteria, notes = policy_inputs.questions(source.task, model)
-    queries = policy_inputs.ask(source, criteria)
-    if not queries:
-        raise JudgeError(
-            f"'{model}' judges no dimension of {source.task}. {' '.join(notes)}".strip()
-        )
-    judge = Judge(model.location, model.adapter, [other.adapter for other in others])
-    original, mask = inputs_at(source, pictures[0].size)
-    return judge.rank(pictures, original, mask, queries, caution)
+    asked = contest(model, source, pictures)
+    return loaded_judge(model, others).rank_all([asked], caution)[0]

@@ -227,3 +227,9 @@ class EvaluationPair(models.Model):
 
     def __str__(self) -> str:
         return f"source {self.source_id} in evaluation {self.evaluation_id}"
+
+
+# Django finds an app's models here; these have a module of their own.
+from modeling.serving import RankedPicture, Ranking  # noqa: E402
+
+__all__ = ["RankedPicture", "Ranking"]

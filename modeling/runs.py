@@ -243,12 +243,14 @@ def execute(run: TrainingRun, *, progress: Callable[[int, int, str], None] | Non
     the result is registered once, under the row's fencing token.
     """
     from generation import loaded
+    from modeling import judging
 
     if not run.claim():
         return False
     try:
         with run.heartbeat() as lost:
             loaded.release()
+            judging.release()
             _train(run, lost, progress)
             _register(run)
     except LeaseLost:

@@ -1,6 +1,6 @@
-from django.urls import path
+from django.urls import include, path
 
-from modeling import views
+from modeling import api_views, views
 
 app_name = "modeling"
 
@@ -15,4 +15,5 @@ urlpatterns = [
     path("policies/<int:pk>/", views.policy_page, name="policy"),
     path("policies/<int:pk>/activate/", views.activate_policy, name="activate_policy"),
     path("reward-models/<int:pk>/", views.reward_page, name="reward_model"),
+    path("api/v1/", include(api_views.urlpatterns)),
 ]

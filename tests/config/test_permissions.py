@@ -15,9 +15,9 @@ from django.utils import timezone
 
 from annotation.models import Assignment, Flag
 from generation import tokens
-from generation.models import Membership, Project, Role
+from generation.models import Membership, Project, Role, Source
 from generation.ownership import JobState
-from modeling.models import RewardModel, RoundStep
+from modeling.models import Ranking, RewardModel, RoundStep
 from tests.annotation.factories import claim, make_campaign
 from tests.factories import make_policy, make_user
 from tests.modeling.test_pages import make_round
@@ -80,6 +80,8 @@ TABLE: dict[str, Row] = {
     "audit/": Row("/audit/", get=ANY[Role.ADMIN]),
     "audit/entries.csv": Row("/audit/entries.csv", get=ANY[Role.ADMIN]),
     "api/v1/me": Row("/api/v1/me", get=LOGGED_IN),
+    "api/v1/rerank": Row("/api/v1/rerank", post=ANY[LABEL]),
+    "api/v1/rerank/<int:pk>": Row("/api/v1/rerank/{ranking}", get=IN[LOOK]),
     # Labelling
     "label/": Row("/label/", get=LOGGED_IN),
     "label/campaign/<int:campaign_id>/": Row("/label/campaign/{campaign}/", get=IN[LABEL]),
@@ -284,7 +286,18 @@ def make_site() -> dict[str, Any]:
         "step": step.pk,
         "policy": make_policy().pk,
         "reward": RewardModel.objects.get().pk,
+        "ranking": make_ranking(turn.set.source).pk,
     }
+
+
+def make_ranking(source: Source) -> Ranking:
+    return Ranking.objects.create(
+        project=source.project,
+        task=source.task,
+        image=source.image,
+        mask=source.mask,
+        reward_model=RewardModel.objects.get(),
+    )
 
 
 # The walk ---------------------------------------------------------------------------------------

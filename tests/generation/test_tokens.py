@@ -14,7 +14,7 @@ from rest_framework.test import APIRequestFactory
 
 from generation import tokens
 from generation.authentication import needs_scope
-from generation.models import AuditEntry, Project, Role, Token, Verb
+from generation.models import AuditEntry, Project, Role, Scope, Token, Verb
 from generation.tokens import TokenError
 from tests.factories import make_user
 
@@ -81,7 +81,7 @@ class TestMe:
         client.force_login(make_user("anna"))
         said = client.get("/api/v1/me").json()
         assert (said["username"], said["token"]) == ("anna", None)
-        assert said["scopes"] == ["read", "label", "manage", "export"]
+        assert said["scopes"] == list(Scope.values)
 
     def test_it_turns_others_away_with_a_reason(self, client: Client) -> None:
         user = make_user()
