@@ -30,8 +30,6 @@ from generation.access import user_of
 from generation.models import Verb
 from generation.people_forms import SignUpForm
 
-BACKEND = "django.contrib.auth.backends.ModelBackend"
-
 
 class InviteForm(forms.Form):
     uses = forms.IntegerField(
@@ -169,7 +167,7 @@ def join(request: HttpRequest, secret: str) -> HttpResponseBase:
         except Refused as error:
             return _closed(request, error.message, 410)
         if user is None:
-            login(request, joined, backend=BACKEND)
+            login(request, joined)
         return _welcome(request, invitation.campaign)
     context = {"invitation": invitation, "campaign": invitation.campaign, "form": form}
     status = 422 if form.errors else 200

@@ -10,11 +10,13 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from django.db import connection
+from django.db import connection, models
 from django.db.backends.utils import CursorWrapper
+
+Row = TypeVar("Row", bound=models.Model)
 
 _known: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()  # names by psycopg's connection
 
@@ -28,6 +30,23 @@ def execute(cursor: CursorWrapper, statement: str, values: Mapping[str, Any]) ->
         cursor.execute(prepare)
         names.add(name)
     cursor.execute(call, values)
+
+
+def get(model: type[Row], condition: str, values: Mapping[str, Any]) -> Row | None:
+    """The one row that meets the condition in SQL, for models without fields of JSON."""
+    statement, names = _select(model, condition)
+    with connection.cursor() as cursor:
+        execute(cursor, statement, values)
+        row = cursor.fetchone()
+    return model.from_db("default", names, row) if row else None
+
+
+@lru_cache(maxsize=32)
+def _select(model: type[models.Model], condition: str) -> tuple[str, list[str]]:
+    fields = model._meta.concrete_fields
+    columns = ", ".join(f'"{field.column}"' for field in fields)
+    statement = f'SELECT {columns} FROM "{model._meta.db_table}" WHERE {condition}'
+    return statement, [field.attname for field in fields]
 
 
 @lru_cache(maxsize=32)

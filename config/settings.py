@@ -194,6 +194,8 @@ ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_UNIQUE_EMAIL = False  # people are matched by the provider's own id, never by e-mail
 ACCOUNT_DEFAULT_HTTP_PROTOCOL = "https" if env.flag("SECURE_COOKIES", default=False) else "http"
 SECURE_COOKIES = env.flag("SECURE_COOKIES", default=False)
+SESSION_ENGINE = "config.sessions"
+AUTHENTICATION_BACKENDS = ["config.sessions.Backend"]
 SESSION_COOKIE_SECURE = SECURE_COOKIES
 CSRF_COOKIE_SECURE = SECURE_COOKIES
 SESSION_COOKIE_AGE = 14 * 24 * 3600

@@ -1,4 +1,6 @@
-"""32 annotators at once, as processes that are killed at any moment, on a campaign of 5,000 sets.
+"""32 annotators at once, as processes that are killed at any moment, on a campaign of many sets.
+
+`make test-all` has 5,000 of them, `make test` less than a third.
 
 What they do is drawn from a seed, which is printed; `ONELOOP_SEED=… pytest` draws the same again.
 The order in which the processes meet is the machine's own.
@@ -31,9 +33,7 @@ from tests.annotation.factories import make_campaign, make_judged_task
 from tests.factories import make_policy, make_source, make_user
 
 PEOPLE = 32
-ITEMS = 5_000
 SIZE = 3
-WILD_SECONDS = 45  # then the rest is done by ordinary people
 State = Assignment.State
 DONE = {State.SUBMITTED, State.LATE}
 Answers = dict[str, tuple[str, int | None, int | None]]
@@ -106,9 +106,9 @@ class Crowd:
         process.start()
         return process
 
-    def work_wildly(self) -> None:
+    def work_wildly(self, seconds: float) -> None:
         living = {place: self.start(place, wild=True) for place in range(PEOPLE)}
-        end = time.monotonic() + WILD_SECONDS
+        end = time.monotonic() + seconds
         while living and time.monotonic() < end:
             time.sleep(self.draw.uniform(0.02, 0.3))
             for place in [place for place, one in living.items() if not one.is_alive()]:
@@ -144,13 +144,18 @@ def release_connections() -> None:
 @pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("items", "wild_seconds"),
+    # After those seconds the rest is done by ordinary people.
+    [pytest.param(5_000, 45, marks=pytest.mark.long), (1_500, 15)],
+)
 def test_it_loses_doubles_and_mixes_up_nothing_whoever_is_killed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    items: int, wild_seconds: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seed = int(os.environ.get("ONELOOP_SEED") or random.SystemRandom().randrange(10**6))
     overlap = 2
     task = make_judged_task(dimensions=2)
-    campaign = make_campaign(task=task, sets=make_sets(task, ITEMS), overlap=overlap)
+    campaign = make_campaign(task=task, sets=make_sets(task, items), overlap=overlap)
     crowd = Crowd(
         seed=seed,
         campaign=campaign,
@@ -165,7 +170,7 @@ def test_it_loses_doubles_and_mixes_up_nothing_whoever_is_killed(
     release_connections()
     began = time.monotonic()
     try:
-        crowd.work_wildly()
+        crowd.work_wildly(wild_seconds)
         crowd.finish()
     except BaseException:
         crowd.stop.set()
@@ -187,7 +192,7 @@ def test_it_loses_doubles_and_mixes_up_nothing_whoever_is_killed(
     states = Counter(turn.state for turn in stored.values())
     with capsys.disabled():
         print(
-            f"\nseed {seed}: {PEOPLE} people, {ITEMS} items × {overlap}, {seconds:.0f} s; "
+            f"\nseed {seed}: {PEOPLE} people, {items} items × {overlap}, {seconds:.0f} s; "
             f"{crowd.kills} kills ({crowd.kills_amid_a_call} amid a call); "
             f"{counts['stored']} acknowledged ({states['late']} late), {counts['undone']} undone, "
             f"{counts['skipped']} skipped, {counts['ran out']} leases run out, "

@@ -20,7 +20,7 @@ def bench(into: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 SIZES = ["--seconds", "1", "--items", "3000", "--small", "200", "--large", "400"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_measures_labelling(tmp_path: Path) -> None:
     into = tmp_path / "bench.json"
     keys = [key for key, figure in FIGURES.items() if figure.group in {"site", "sql", "claims"}]

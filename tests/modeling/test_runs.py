@@ -224,8 +224,8 @@ def start_run(project: Project, kind: str) -> TrainingRun:
     return runs.start_reward(snapshot=snapshot, parent=project.reward, config=config)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["reward", pytest.param("policy", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["reward", "policy"])
 def test_a_full_disk_fails_the_row_and_a_retry_finishes_it(project: Project, kind: str) -> None:
     run = start_run(project, kind)
     module = f"modeling.{kind}.train"
@@ -252,7 +252,7 @@ def test_a_full_disk_fails_the_row_and_a_retry_finishes_it(project: Project, kin
     assert steps == list(range(1, 41))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_says_that_a_trainer_was_killed_and_goes_on(project: Project) -> None:
     run = start_run(project, "reward")
     killed: list[int] = []

@@ -60,8 +60,8 @@ def test_a_policy_that_reads_no_picture_trains_on_prompts_alone(
         policy_inputs.collect(reward=reward, text_alone=True)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["fill", pytest.param("flux-dev", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["fill", "flux-dev"])
 def test_it_goes_round(
     kind: str, task: Task, tiny_policy: Path, tiny_reward: Path, tmp_path: Path
 ) -> None:

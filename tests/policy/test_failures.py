@@ -29,7 +29,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, policy_dir: Path, reward_dir
     return run
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_goes_on_after_a_full_disk(
     tmp_path: Path, policy_dir: Path, reward_dir: Path, whole: Path
 ) -> None:

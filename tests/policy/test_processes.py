@@ -97,7 +97,7 @@ def test_two_processes_take_the_steps_of_one(
     assert made == {"0-of-2.safetensors", "1-of-2.safetensors"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_go_on_exactly_after_a_kill(
     tmp_path: Path, policy_dir: Path, reward_dir: Path
 ) -> None:

@@ -226,7 +226,13 @@ def _assert_same(killed: Path, whole: Path) -> None:
 
 @pytest.mark.parametrize(
     "objective",
-    [{}, {"algorithm": "diffusion_nft", "batch_size": 4, "group_size": 2}],
+    [
+        {},
+        pytest.param(
+            {"algorithm": "diffusion_nft", "batch_size": 4, "group_size": 2},
+            marks=pytest.mark.long,
+        ),
+    ],
     ids=["frozen", "diffusion_nft"],
 )
 def test_it_goes_on_exactly_after_a_kill(

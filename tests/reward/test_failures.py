@@ -74,7 +74,7 @@ def test_it_goes_on_after_a_full_disk(
     assert (out / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_goes_on_after_a_file_that_could_not_grow(
     tmp_path: Path, labels: Path, base: Path, whole: Path
 ) -> None:

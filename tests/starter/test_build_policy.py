@@ -63,6 +63,7 @@ def command(out: Path) -> list[str]:
     return [sys.executable, "-m", "modeling.starter.build_policy", f"--out={out}", *settings]
 
 
+@pytest.mark.long
 def test_it_ends_with_the_same_bits_after_a_kill(tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     build(whole, Recipe(**TINY))
