@@ -332,7 +332,10 @@ def _page(
         "task": source.task,
         "source": source,
         "prompt": "" if source.task.fixed_prompt else source.prompt,
-        "pictures": [(one, address("generation:image", one.sha256)) for one in mine.shown],
+        "pictures": [
+            (one, address("generation:image", one.sha256), _name(place, get_language()))
+            for place, one in enumerate(mine.shown, start=1)
+        ],
         "links": _links(mine),
         "form": _form(
             tuple(_questions(mine.asked, held)),
@@ -354,6 +357,7 @@ def _page(
         "correction": row.state in FINISHED or (error is not None and error.code == "stale"),
         "view_buttons": _still("annotation/_view_buttons.html", get_language()),
         "skip_fields": _still("annotation/_skip_fields.html", get_language()),
+        "flag_fields": _still("annotation/_flag_fields.html", get_language()),
         "error": error,
         "preview": preview,
         "today": counts.submitted_today(user, campaign) if base == "base.html" else "",
@@ -388,6 +392,11 @@ def _links(mine: Turn) -> dict[str, str]:
 def _still(template: str, language: str) -> str:
     """A part of the page that depends on the language alone."""
     return render_to_string(template, {"reasons": [str(reason) for reason in SKIP_REASONS]})
+
+
+@lru_cache(maxsize=64)
+def _name(place: int, language: str) -> str:
+    return _("Candidate %(place)s") % {"place": place}
 
 
 @lru_cache(maxsize=512)
