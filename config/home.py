@@ -11,6 +11,7 @@ from django.db.models import Count, F, Q
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy as lazy
 from django.utils.translation import ngettext
 
 from annotation.campaigns import for_annotator
@@ -25,6 +26,22 @@ if TYPE_CHECKING:
 
 # A worker that is free claims its job within a second or two.
 UNHEARD = timedelta(minutes=2)
+
+
+WAITS = {
+    RoundStep.Name.LABEL: (
+        lazy("Round %(number)s waits for labels"),
+        lazy("Its page shows how many are there and how many it needs."),
+    ),
+    RoundStep.Name.HUMAN_CHECK: (
+        lazy("Round %(number)s waits for people to compare its policy"),
+        lazy("They see it beside its parent without knowing which is which."),
+    ),
+    RoundStep.Name.PROMOTE: (
+        lazy("Round %(number)s waits for your approval"),
+        lazy("Its gates are open; its page has the figures and the button."),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -96,17 +113,11 @@ def _round() -> Iterator[Todo]:
                 _("Look at it"),
                 is_alarm=True,
             )
-        elif (
-            step.name == RoundStep.Name.LABEL
-            and step.state == JobState.RUNNING
-            and round_.annotators == Round.Annotators.HUMAN
+        elif step.is_waiting and (
+            step.name != RoundStep.Name.LABEL or round_.annotators == Round.Annotators.HUMAN
         ):
-            yield Todo(
-                _("Round %(number)s waits for labels") % {"number": round_.number},
-                _("Its page shows how many are there and how many it needs."),
-                url,
-                _("Open the round"),
-            )
+            title, detail = WAITS[RoundStep.Name(step.name)]
+            yield Todo(title % {"number": round_.number}, str(detail), url, _("Open the round"))
 
 
 def _unheard() -> Iterator[Todo]:

@@ -157,11 +157,12 @@ def evaluate_policy(
     judge: RewardModel | None = None,
     sampling: Sampling | None = None,
     progress: Progress | None = None,
+    stored: Callable[[Evaluation], None] | None = None,
 ) -> Evaluation:
     """Sample every source under both policies with the same noise and compare them pair by pair.
 
     `judge` is a reward model that did not train the policy; its margins are reported, and decide
-    only where no ground truth exists.
+    only where no ground truth exists. `stored` is called in the transaction that stores the row.
     """
     if not sources:
         raise EvaluationError(
@@ -176,7 +177,7 @@ def evaluate_policy(
         _judge(pairs, judge)
     figures = policy_figures(pairs, judge=judge)
     config = {"seed": seed, "sampling": asdict(sampling), "judge": judge.name if judge else None}
-    stored = [(images.store(pair.parent), images.store(pair.new)) for pair in pairs]
+    pictures = [(images.store(pair.parent), images.store(pair.new)) for pair in pairs]
     with transaction.atomic():
         evaluation = Evaluation.objects.create(
             kind=Evaluation.Kind.POLICY,
@@ -194,8 +195,10 @@ def evaluate_policy(
                 image=after,
                 scores=pair.scores,
             )
-            for pair, (before, after) in zip(pairs, stored, strict=True)
+            for pair, (before, after) in zip(pairs, pictures, strict=True)
         )
+        if stored is not None:
+            stored(evaluation)
     return evaluation
 
 

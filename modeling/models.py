@@ -9,7 +9,7 @@ from django.utils.translation import gettext_lazy as _
 
 from annotation.models import Campaign, Judgment
 from generation.models import HEX64, Policy
-from generation.ownership import Job
+from generation.ownership import Job, JobState
 
 
 class Snapshot(models.Model):
@@ -107,6 +107,7 @@ class RoundStep(Job):
         TRAIN_POLICY = "train_policy", _("Train policy")
         EVALUATE = "evaluate", _("Evaluate")
         GATE_POLICY = "gate_policy", _("Policy gate")
+        HUMAN_CHECK = "human_check", _("Human check")
         PROMOTE = "promote", _("Promote")
 
     round = models.ForeignKey(Round, on_delete=models.CASCADE, related_name="steps")
@@ -124,6 +125,64 @@ class RoundStep(Job):
 
     def __str__(self) -> str:
         return f"{self.round} {self.name}"
+
+    @property
+    def is_waiting(self) -> bool:
+        """It did its part and was given back until people have done theirs."""
+        waits = (self.Name.LABEL, self.Name.HUMAN_CHECK, self.Name.PROMOTE)
+        given_back = self.state == JobState.QUEUED and bool(self.message)
+        return given_back and self.name in waits
+
+
+class RoundTransition(models.Model):
+    """One change of state of a round or of one of its steps, and why; written, never changed."""
+
+    class State(models.TextChoices):
+        OPEN = "open", _("open")
+        QUEUED = "queued", _("queued")
+        RUNNING = "running", _("running")
+        WAITING = "waiting", _("waiting")
+        DONE = "done", _("done")
+        PASSED = "passed", _("passed")
+        SHUT = "shut", _("stayed shut")
+        FAILED = "failed", _("failed")
+        SKIPPED = "skipped", _("skipped")
+        CANCELLED = "cancelled", _("cancelled")
+        PROMOTED = "promoted", _("promoted")
+        ENDED = "ended", _("ended")  # over, and its policy was not promoted
+        UNDONE = "undone", _("promotion undone")
+
+    round = models.ForeignKey(Round, on_delete=models.CASCADE, related_name="transitions")
+    step = models.CharField(max_length=14, choices=RoundStep.Name, blank=True)  # "": the round's
+    from_state = models.CharField(max_length=10, choices=State, blank=True)
+    to_state = models.CharField(max_length=10, choices=State)
+    reason = models.TextField(blank=True)
+    # Nobody where the program went on by itself.
+    actor = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["pk"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(
+                    to_state__in=[
+                        *("open", "queued", "running", "waiting", "done", "passed", "shut"),
+                        *("failed", "skipped", "cancelled", "promoted", "ended", "undone"),
+                    ]
+                ),
+                name="round_transition_state_known",
+            ),
+            models.CheckConstraint(
+                condition=~Q(to_state__in=["skipped", "undone"]) | ~Q(reason=""),
+                name="round_transition_has_reason",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.round} {self.step or 'itself'}: {self.to_state}"
 
 
 class TrainingRun(Job):

@@ -175,6 +175,7 @@ STATES = {
     "later": lazy("later"),
     "failed": lazy("failed"),
     "stopped": lazy("stopped"),
+    "skipped": lazy("skipped"),
 }
 
 
@@ -186,7 +187,7 @@ class StepCard:
     percent: int | None
     figure: str
     reason: str
-    state: str  # done, passed, running, waiting, queued, later, failed or stopped
+    state: str  # one of STATES
 
     @property
     def state_label(self) -> str:
@@ -195,6 +196,11 @@ class StepCard:
     @property
     def may_retry(self) -> bool:
         return self.step.state in (JobState.FAILED, JobState.CANCELLED)
+
+    @property
+    def may_change(self) -> bool:
+        """It can be skipped or rolled back to, unless the round did not come so far."""
+        return self.state != "later"
 
 
 def step_cards(round_: Round) -> list[StepCard]:
@@ -209,25 +215,28 @@ def _step_card(step: RoundStep) -> StepCard:
     if step.state == JobState.RUNNING and step.total:
         percent = min(100, round(100 * step.progress / step.total))
     result = step.result or {}
+    reasons = [step.error, result.get("skipped"), result.get("reason"), step.message]
     return StepCard(
         step=step,
         label=step.get_name_display(),
         seconds=seconds,
         percent=percent,
         figure=str(result.get("figure", "")),
-        reason=step.error or str(result.get("reason", "")) or step.message,
+        reason=next(filter(None, reasons), ""),
         state=_shown_state(step, result),
     )
 
 
 def _shown_state(step: RoundStep, result: dict[str, Any]) -> str:
     if step.state == JobState.SUCCEEDED:
+        if "skipped" in result:
+            return "skipped"
         if "passed" in result:
             return "passed" if result["passed"] else "failed"
         return "done"
     if step.state == JobState.CANCELLED:
         return "stopped"
-    if step.name == RoundStep.Name.LABEL and step.state == JobState.RUNNING:
+    if step.is_waiting:
         return "waiting"
     return str(step.state) if step.state != JobState.QUEUED or step.started_at else "later"
 

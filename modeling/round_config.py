@@ -15,6 +15,8 @@ from modeling.models import Round
 class RoundConfig:
     """The configuration of one round, stored with its row."""
 
+    # Make sets and have them labelled; without, the labels of earlier campaigns are learnt from.
+    collect: bool = True
     # Candidate sets a task to label, from training pictures.
     sets_per_task: int = 100
     # The same from held-out pictures, for the reward model's figures; -1 is 0.6 of sets_per_task.
@@ -37,6 +39,8 @@ class RoundConfig:
     keep_going: bool = False
     # Let the new models make the next round's candidates when all gates opened.
     promote: bool = True
+    # Ask a person before that.
+    approval: bool = False
     # Settings of modeling.reward.train and modeling.policy.train that differ from their defaults.
     reward: dict[str, Any] = field(default_factory=dict)
     policy: dict[str, Any] = field(default_factory=dict)
@@ -56,7 +60,7 @@ class RoundConfig:
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 <= value <= 1:
                 raise ValueError(f"{name} must lie between 0 and 1, not {value!r}")
-        for name in ("earlier_labels", "keep_going", "promote"):
+        for name in ("collect", "earlier_labels", "keep_going", "promote", "approval"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be true or false, not {getattr(self, name)!r}")
         for name in ("reward", "policy"):

@@ -1,15 +1,17 @@
-"""The round: generate → label → train reward → gate → train policy → evaluate → gate → promote.
+"""The round: generate → label → train reward → gate → train policy → evaluate → gate → human check
+→ promote.
 
-A round is a row with eight steps. Whoever hears the bell does the next step; a step that fails
+A round is a row with nine steps. Whoever hears the bell does the next step; a step that fails
 keeps its reason and can be run again; a gate that does not open ends the round, and everything
-stays usable.
+stays usable. Every change of state is a row of its own, written in the same transaction, so a
+process may die anywhere: what it had not committed is done again by the next one. What people
+decide about a round is in `round_decisions`.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from django.contrib.auth.models import AnonymousUser, User
@@ -23,15 +25,16 @@ from kombu.exceptions import OperationalError
 from annotation import campaigns
 from annotation.counts import judged_share
 from annotation.errors import DatasetError, Refused
-from annotation.models import Campaign, Judgment
+from annotation.models import Campaign
 from generation import policies
 from generation.candidates import CandidateError
 from generation.images import ImageError
-from generation.models import GenerationRun, Policy, Source, Split, default_project
+from generation.models import Policy, Source, default_project
 from generation.ownership import JobState, LeaseLost
-from modeling import evaluation, launch, round_config, round_steps, runs, snapshots
-from modeling.models import Evaluation, RewardModel, Round, RoundStep, TrainingRun
+from modeling import evaluation, launch, round_config, round_steps, runs, snapshots, transitions
+from modeling.models import RewardModel, Round, RoundStep
 from modeling.round_steps import Name, Progress, StepFailed, Waiting, Work
+from modeling.transitions import State
 
 log = logging.getLogger(__name__)
 # Failures whose message was written for people.
@@ -63,6 +66,7 @@ def create(
     seed: int = 0,
     config: Mapping[str, Any] | None = None,
     user: User | AnonymousUser | None = None,
+    reason: str = "Started by hand.",
 ) -> Round:
     """Open a round from the active policy and reward model; RoundError leaves nothing behind."""
     from modeling.rundir import RunError
@@ -94,9 +98,10 @@ def create(
                 RoundStep(round=round_, name=name, position=position)
                 for position, name in enumerate(Name)
             )
+            transitions.record(round_, to=State.OPEN, reason=reason, actor=user)
     except (IntegrityError, ValidationError) as error:
         open_round = Round.objects.filter(finished_at__isnull=True).first()
-        which = _name(open_round) if open_round else _("Another round")
+        which = name_of(open_round) if open_round else _("Another round")
         raise RoundError(
             _("%(which)s is still open. Finish or cancel it before starting the next one.")
             % {"which": which}
@@ -148,7 +153,7 @@ def _require_sources(annotators: str) -> None:
         )
 
 
-def _name(round_: Round) -> str:
+def name_of(round_: Round) -> str:
     return _("Round %(number)s") % {"number": round_.number}
 
 
@@ -164,10 +169,13 @@ def current_step(round_: Round) -> RoundStep | None:
 
 
 def waits_for_people(step: RoundStep) -> bool:
-    """A label step whose campaign is open to people and has not enough labels yet."""
+    """A step that did its part and cannot go on before people have done theirs."""
+    if step.state != JobState.QUEUED:
+        return False
+    if step.name == Name.PROMOTE:
+        return bool(step.result.get("asked")) and not step.result.get("approved")
     return (
         step.name == Name.LABEL
-        and step.state == JobState.QUEUED
         and step.round.annotators == Round.Annotators.HUMAN
         and step.round.campaign_id is not None
         and not round_steps.labelled_enough(step.round)
@@ -180,7 +188,7 @@ def ring(round_: Round) -> None:
     if step is None or not RoundStep.objects.claimable().filter(pk=step.pk).exists():
         return
     if waits_for_people(step):
-        _show_labelling(step)
+        _show_progress(step)
         return
     transaction.on_commit(lambda: _ring_the_bell(step.pk))
 
@@ -198,17 +206,19 @@ def _ring_the_bell(step_id: int) -> None:
 advance = ring
 
 
-def _show_labelling(step: RoundStep) -> None:
-    done, total = judged_share(_campaign(step.round))
+def _show_progress(step: RoundStep) -> None:
+    if step.name != Name.LABEL:
+        return
+    done, total = judged_share(campaign_of(step.round))
     RoundStep.objects.filter(pk=step.pk, state=JobState.QUEUED).update(
         progress=done, total=total, message=f"Waiting for people: {done} of {total} sets labelled"
     )
 
 
-def _campaign(round_: Round) -> Campaign:
+def campaign_of(round_: Round) -> Campaign:
     if round_.campaign is None:
         raise RoundError(
-            _("%(name)s has no campaign yet; its sets are being made.") % {"name": _name(round_)}
+            _("%(name)s has no campaign yet; its sets are being made.") % {"name": name_of(round_)}
         )
     return round_.campaign
 
@@ -219,47 +229,82 @@ def execute(step: RoundStep, *, progress: Progress | None = None) -> bool:
     Safe to call twice and again after a crash.
     """
     now = current_step(step.round)
-    if now is None or now.pk != step.pk or waits_for_people(step) or not step.claim():
+    if now is None or now.pk != step.pk or waits_for_people(step) or not _claim(step):
         return False
     step.round.refresh_from_db()
     try:
         with step.heartbeat() as lost:
             work = Work(step, lost, progress)
             result = round_steps.WORK[step.name](work)
-            step.refresh_from_db(fields=["result"])
-            step.finish(result={**step.result, **result}, message="")
+            _finish(step, result)
     except LeaseLost:
         return False
-    except Waiting:
-        _wait(step)
+    except Waiting as waiting:
+        _wait(step, str(waiting))
         return False
     except READABLE as error:
-        step.fail(str(error))
+        _fail(step, str(error))
     except Exception as error:
         log.exception("%s failed", step)
-        step.fail(f"{type(error).__name__}: {error}")
-    else:
-        _after(step)
+        _fail(step, f"{type(error).__name__}: {error}")
     return True
 
 
-def _wait(step: RoundStep) -> None:
-    """Give the label step back: it waits in the queue until people have labelled enough."""
+@transaction.atomic
+def _claim(step: RoundStep) -> bool:
+    left = RoundStep.objects.filter(pk=step.pk, state=JobState.RUNNING).exists()
+    if not step.claim():
+        return False
+    reason = "Taken over: whoever worked on it stopped answering." if left else ""
+    transitions.record(step.round, step=step.name, to=State.RUNNING, reason=reason)
+    return True
+
+
+@transaction.atomic
+def _finish(step: RoundStep, result: Mapping[str, Any]) -> None:
+    """The step's end and all that follows from it, or nothing of it."""
+    step.refresh_from_db(fields=["result"])
+    step.finish(result={**step.result, **result}, message="")
+    to = State.DONE
+    if "skipped" in step.result:
+        to = State.SKIPPED
+    elif "passed" in step.result:
+        to = State.PASSED if step.result["passed"] else State.SHUT
+    keys = ("skipped", "reason", "alarm", "figure")
+    reason = next((str(step.result[key]) for key in keys if step.result.get(key)), "")
+    transitions.record(step.round, step=step.name, to=to, reason=reason)
+    follow(step)
+
+
+@transaction.atomic
+def _fail(step: RoundStep, error: str) -> None:
+    step.fail(error)
+    if step.state == JobState.FAILED:
+        transitions.record(step.round, step=step.name, to=State.FAILED, reason=error)
+
+
+@transaction.atomic
+def _wait(step: RoundStep, message: str) -> None:
+    """Give the step back: it waits in the queue until people have done their part."""
     mine = RoundStep.objects.filter(pk=step.pk, epoch=step.epoch, state=JobState.RUNNING)
-    mine.update(state=JobState.QUEUED, lease_until=None)
+    if not mine.update(state=JobState.QUEUED, lease_until=None, message=message):
+        return
     step.refresh_from_db()
-    _show_labelling(step)
+    _show_progress(step)
+    transitions.record(step.round, step=step.name, to=State.WAITING, reason=message)
 
 
-def _after(step: RoundStep) -> None:
+def follow(step: RoundStep) -> None:
+    """What the end of a step means for its round."""
     round_ = Round.objects.get(pk=step.round_id)
     if step.name == Name.PROMOTE:
-        _close(round_, _outcome(round_, step))
-    elif step.name == Name.TRAIN_POLICY and round_.policy is None:
+        promoted = step.result["promoted"]
+        close(round_, _outcome(round_, step), to=State.PROMOTED if promoted else State.ENDED)
+    elif step.name == Name.TRAIN_POLICY and "alarm" in step.result:
         gate = {"passed": False, "reason": step.result["alarm"], "figure": "alarm"}
         round_.steps.filter(name=Name.GATE_POLICY).update(result=gate)
-        _close(round_, f"The policy was not promoted{_keep_reward(round_)}. {gate['reason']}")
-    elif step.name in round_steps.GATES and not step.result["passed"]:
+        close(round_, f"The policy was not promoted{_keep_reward(round_)}. {gate['reason']}")
+    elif step.name in round_steps.GATES and step.result.get("passed") is False:
         if round_config.read(round_).keep_going:
             return
         if step.name == Name.GATE_REWARD:
@@ -267,8 +312,14 @@ def _after(step: RoundStep) -> None:
             outcome = f"The reward gate stayed shut. {step.result['reason']}"
         else:
             kept = _keep_reward(round_)
-            outcome = f"The policy gate stayed shut{kept}. {step.result['reason']}"
-        _close(round_, outcome)
+            outcome = f"{GATE_NAMES[step.name]} stayed shut{kept}. {step.result['reason']}"
+        close(round_, outcome)
+
+
+GATE_NAMES: dict[str, str] = {
+    Name.GATE_POLICY: "The policy gate",
+    Name.HUMAN_CHECK: "The human check",
+}
 
 
 def _retire(round_: Round) -> None:
@@ -288,142 +339,32 @@ def _keep_reward(round_: Round) -> str:
 def _outcome(round_: Round, step: RoundStep) -> str:
     if not step.result["promoted"]:
         return f"Measured, not promoted. {step.result['reason']}"
+    if round_.policy is None:
+        return f"Promoted the reward model '{round_.reward_model}'; there is no new policy."
     figure = round_.steps.get(name=Name.GATE_POLICY).result.get("figure", "")
-    return f"Promoted '{round_.policy}': {figure}."
+    return f"Promoted '{round_.policy}': {figure}." if figure else f"Promoted '{round_.policy}'."
 
 
-def _close(round_: Round, outcome: str) -> None:
+@transaction.atomic
+def close(
+    round_: Round,
+    outcome: str,
+    *,
+    to: State = State.ENDED,
+    actor: User | AnonymousUser | None = None,
+) -> None:
+    reason = outcome
     if len(outcome) > 300:
         outcome = outcome[:299] + "…"
     open_round = Round.objects.filter(pk=round_.pk, finished_at__isnull=True)
     if open_round.update(finished_at=Now(), outcome=outcome):
+        transitions.record(round_, to=to, reason=reason, actor=actor)
         for step in round_.steps.exclude(state=JobState.SUCCEEDED):
             step.cancel()
     round_.refresh_from_db()
-    if round_.campaign is not None and round_.campaign.state != Campaign.State.CLOSED:
-        campaigns.change_state(round_.campaign, Campaign.State.CLOSED)
-
-
-# --- what people decide ---
-
-
-@dataclass(frozen=True)
-class Labelling:
-    done: int  # sets
-    total: int
-    judgments: int
-    missing: int  # labels on training pictures still needed before anything can be learned
-    waiting: bool  # the label step is the current one
-
-
-def labelling_progress(round_: Round) -> Labelling:
-    done, total = judged_share(_campaign(round_))
-    mine = Judgment.objects.current().filter(assignment__item__campaign=round_.campaign)
-    usable = (
-        round_steps.judgments_of(round_)
-        .filter(outcome=Judgment.Outcome.PICKED, set__source__split=Split.TRAIN)
-        .count()
-    )
-    step = current_step(round_)
-    return Labelling(
-        done=done,
-        total=total,
-        judgments=mine.count(),
-        missing=max(0, round_config.read(round_).min_judgments - usable),
-        waiting=step is not None and step.name == Name.LABEL,
-    )
-
-
-def finish_labelling(round_: Round) -> None:
-    """Go on with the labels that are there."""
-    step = current_step(round_)
-    if step is None or step.name != Name.LABEL:
-        raise RoundError(_("%(name)s is not waiting for labels.") % {"name": _name(round_)})
-    missing = labelling_progress(round_).missing
-    if missing:
-        raise RoundError(
-            _(
-                "%(missing)s more labels with a best and a worst on training pictures are "
-                "needed before the reward model can be trained. Label more sets first."
-            )
-            % {"missing": missing}
-        )
-    campaigns.change_state(_campaign(round_), Campaign.State.CLOSED)
-    round_.refresh_from_db()
-    ring(round_)
-
-
-def retry(step: RoundStep) -> None:
-    """Run a failed step again; what it has done already is kept."""
-    if step.round.finished_at is not None:
-        raise RoundError(_("%(name)s is finished; start a new one.") % {"name": _name(step.round)})
-    if not step.retry():
-        raise RoundError(
-            _("%(name)s is %(state)s; only a failed step can be run again.")
-            % {"name": step.get_name_display(), "state": step.get_state_display().lower()}
-        )
-    step.refresh_from_db()
-    ring(step.round)
-
-
-def cancel(round_: Round) -> None:
-    """End an open round: its running work stops, its labels and models are kept."""
-    round_.refresh_from_db()
-    if round_.finished_at is not None:
-        raise RoundError(_("%(name)s is finished already.") % {"name": _name(round_)})
-    for step in round_.steps.all():
-        step.cancel()
-        for model, key in ((GenerationRun, "generation_run"), (TrainingRun, "run")):
-            job = model.objects.filter(pk=(step.result or {}).get(key)).first()
-            if job is not None:
-                job.cancel()
-    _close(round_, "Cancelled.")
-
-
-# --- what came out ---
-
-
-def report(round_: Round) -> dict[str, Any]:
-    """One entry of `run_round --json`."""
-    figures: dict[str, Any] = {}
-    if round_.reward_model is not None:
-        measured = round_.reward_model.evaluations.first()
-        if measured is not None:
-            figures = measured.figures
-    evaluated = Evaluation.objects.filter(policy=round_.policy, kind="policy").first()
-    made = evaluated.figures if round_.policy is not None and evaluated is not None else {}
-    steps = {step.name: step for step in round_.steps.all()}
-    gates = {
-        name.removeprefix("gate_"): {key: step.result[key] for key in ("passed", "reason")}
-        for name, step in steps.items()
-        if name in round_steps.GATES and "passed" in step.result
-    }
-    return {
-        "round": round_.number,
-        "seed": round_.seed,
-        "prompt_swap_accuracy": figures.get("prompt_swap_accuracy"),
-        "reward_accuracy": {
-            task: {
-                name: {key: cell[key] for key in ("accuracy", "low", "high", "n")}
-                for name, cell in row.items()
-            }
-            for task, row in figures.get("reward_accuracy", {}).items()
-        },
-        "usable": made.get("usable", {}),
-        "dimensions": made.get("dimensions", {}),
-        "win_tie_lose": list(made.get("win_tie_lose", [])),
-        "outside_psnr": made.get("outside_psnr"),
-        "gates": gates,
-        "promoted": bool(steps[Name.PROMOTE].result.get("promoted")),
-        "outcome": round_.outcome,
-        "seconds": {name: round(seconds(step), 1) for name, step in steps.items()},
-    }
-
-
-def seconds(step: RoundStep) -> float:
-    if step.started_at is None or step.finished_at is None:
-        return 0.0
-    return (step.finished_at - step.started_at).total_seconds()
+    for campaign in round_steps.campaigns_of(round_):
+        if campaign.state != Campaign.State.CLOSED:
+            campaigns.change_state(campaign, Campaign.State.CLOSED)
 
 
 def open_rounds() -> list[Round]:

@@ -1,6 +1,6 @@
 from django.urls import include, path
 
-from modeling import api_views, views
+from modeling import api_views, round_views, views
 
 app_name = "modeling"
 
@@ -10,7 +10,12 @@ urlpatterns = [
     path("loop/<int:number>/", views.round_page, name="round"),
     path("loop/<int:number>/labelled/", views.finish_labelling, name="finish_labelling"),
     path("loop/<int:number>/cancel/", views.cancel_round, name="cancel_round"),
+    path("loop/<int:number>/approve/", round_views.approve, name="approve_round"),
+    path("loop/<int:number>/undo/", round_views.undo, name="undo_round"),
+    path("loop/steps/<int:pk>/", round_views.step_page, name="round_step"),
     path("loop/steps/<int:pk>/retry/", views.retry_step, name="retry_step"),
+    path("loop/steps/<int:pk>/skip/", round_views.skip, name="skip_step"),
+    path("loop/steps/<int:pk>/back/", round_views.roll_back, name="roll_back"),
     path("policies/", views.policy_list, name="policies"),
     path("policies/<int:pk>/", views.policy_page, name="policy"),
     path("policies/<int:pk>/activate/", views.activate_policy, name="activate_policy"),

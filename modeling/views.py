@@ -19,7 +19,7 @@ from django.views.decorators.http import require_GET, require_POST
 from generation import audit, policies
 from generation.access import may_anywhere, needs, projects_of, user_of
 from generation.models import Policy, Project, Role, Verb
-from modeling import pages, rounds
+from modeling import pages, round_decisions, round_views, rounds
 from modeling.forms import RoundForm
 from modeling.models import Evaluation, RewardModel, Round, RoundStep
 
@@ -51,11 +51,12 @@ def _loop_page(request: HttpRequest, round_: Round | None, form: RoundForm) -> H
     }
     if round_ is not None:
         context["cards"] = pages.step_cards(round_)
+        context |= round_views.history(round_)
         run = pages.running_training(round_)
         context["run"] = run
         context["charts"] = pages.curves(run) if run is not None else []
         if round_.campaign is not None:
-            context["labelled"] = rounds.labelling_progress(round_)
+            context["labelled"] = round_decisions.labelling_progress(round_)
         if round_.reward_model is not None:
             evaluation = round_.reward_model.evaluations.first()
             if evaluation is not None:
@@ -111,7 +112,7 @@ def finish_labelling(request: HttpRequest, number: int) -> HttpResponse:
     round_ = get_object_or_404(Round, number=number)
     try:
         with transaction.atomic():
-            rounds.finish_labelling(round_)
+            round_decisions.finish_labelling(round_)
             _record(request, Verb.ROUND_LABELLED, round_)
     except rounds.RoundError as error:
         messages.error(request, str(error))
@@ -126,7 +127,7 @@ def retry_step(request: HttpRequest, pk: int) -> HttpResponse:
     step = get_object_or_404(RoundStep, pk=pk)
     try:
         with transaction.atomic():
-            rounds.retry(step)
+            round_decisions.retry(step, actor=request.user)
             _record(request, Verb.STEP_RETRIED, step)
     except rounds.RoundError as error:
         messages.error(request, str(error))
@@ -141,7 +142,7 @@ def cancel_round(request: HttpRequest, number: int) -> HttpResponse:
     round_ = get_object_or_404(Round, number=number)
     try:
         with transaction.atomic():
-            rounds.cancel(round_)
+            round_decisions.cancel(round_, actor=request.user)
             _record(request, Verb.ROUND_CANCELLED, round_)
     except rounds.RoundError as error:
         messages.error(request, str(error))

@@ -14,15 +14,18 @@ import axe_playwright_python
 import numpy as np
 import pytest
 from django.contrib.auth.models import User
+from django.utils import timezone
 from PIL import Image as Pillow
 
 from annotation import judgments, members, queue, review
 from annotation.judgments import Answer
 from annotation.models import Assignment, Campaign, Example
 from generation import images, tokens
-from generation.models import Candidate, CandidateSet, Task
-from modeling.models import RewardModel
+from generation.models import Candidate, CandidateSet, Policy, Task
+from modeling import transitions
+from modeling.models import RewardModel, Round
 from modeling.starter import world
+from modeling.transitions import State
 from tests.annotation.factories import make_campaign, make_dimension, make_golds
 from tests.factories import make_plan, make_policy, make_source, make_task, make_user
 from tests.modeling.test_pages import make_child, make_evaluation, make_round
@@ -67,6 +70,8 @@ PAGES = {
     "join": "/join/{secret}/",
     "loop": "/loop/",
     "round": "/loop/{round}/",
+    "round-step": "/loop/steps/{step}/",
+    "round-undo": "/loop/{promoted}/undo/",
     "policies": "/policies/",
     "policy": "/policies/{policy}/",
     "reward-model": "/reward-models/{reward}/",
@@ -111,6 +116,26 @@ def make_starter_set(task: Task, number: int) -> CandidateSet:
             height=64,
         )
     return made
+
+
+def make_course(policy: Policy) -> tuple[Round, Round]:
+    """A round that failed in the middle, and one before it whose policy is active."""
+    promoted = make_round(policy=policy, finished_at=timezone.now(), outcome="Promoted 'trained 1'")
+    Policy.objects.filter(pk=policy.pk).update(state="active")
+    round_ = make_round(policy=policy)
+    transitions.record(round_, to=State.OPEN, reason="Started by hand.")
+    for step in round_.steps.order_by("position")[:5]:
+        failed = step.name == "train_policy"
+        figure = {"figure": "500 sets", "passed": True} if "gate" in step.name else {}
+        step.state = "failed" if failed else "succeeded"
+        step.error = "The disk is full: free 2 GB and run the step again." if failed else ""
+        step.started_at = step.finished_at = timezone.now()
+        step.result = figure
+        step.save()
+        transitions.record(round_, step=step.name, to=State.RUNNING)
+        end = State.FAILED if failed else State.DONE
+        transitions.record(round_, step=step.name, to=end, reason=step.error)
+    return round_, promoted
 
 
 def judge(user: User, campaign: Campaign, best: int, worst: int) -> Assignment:
@@ -168,7 +193,7 @@ def site(db: None) -> dict[str, Any]:
     parent = make_policy("starter base 1")
     child = make_child(parent, "trained 1")
     make_evaluation(child, [(0.5, 0.9), (0.4, 0.6)])
-    round_ = make_round(policy=child)
+    round_, promoted = make_course(child)
     tokens.make(user=chief, name="notebook", scopes=["read"])
     _, secret = members.invite(campaign=campaign, by=chief, uses=3)
     return {
@@ -184,6 +209,8 @@ def site(db: None) -> dict[str, Any]:
         "disputed": disputed,
         "secret": secret,
         "round": round_.number,
+        "step": round_.steps.get(name="train_policy").pk,
+        "promoted": promoted.number,
         "policy": child.pk,
         "reward": RewardModel.objects.all()[0].pk,
     }

@@ -10,7 +10,7 @@ from modeling.models import Round
 from modeling.round_steps import Name, tasks_of
 from tests.factories import make_user
 from tests.modeling.project import Project
-from tests.modeling.test_rounds import create, label_one, step_of, with_sets
+from tests.modeling.test_rounds import create, label_one, step_of, trained, with_sets
 
 
 def test_it_lets_a_manager_start_one_and_writes_it_down(project: Project, client: Client) -> None:
@@ -54,3 +54,42 @@ def test_it_labels_the_default_projects_sources_alone(project: Project) -> None:
     Source.objects.update(project=elsewhere)
     with pytest.raises(rounds.RoundError, match="no training sources"):
         create()
+
+
+def test_it_skips_a_step_through_its_page_and_writes_it_down(
+    project: Project, client: Client
+) -> None:
+    round_ = create()
+    step = step_of(round_, Name.GENERATE)
+    manager = make_user(role=Role.MANAGER)
+    client.force_login(manager)
+    page = client.get(f"/loop/steps/{step.pk}/").content.decode()
+    assert "Skip this step" in page
+    assert "Roll back to this step" not in page
+
+    refused = client.post(f"/loop/steps/{step.pk}/skip/", {"reason": ""}, follow=True)
+    assert "Say why" in refused.content.decode()
+    assert not AuditEntry.objects.filter(verb=Verb.STEP_SKIPPED).exists()
+    client.post(f"/loop/steps/{step.pk}/skip/", {"reason": "Earlier labels do."})
+
+    entry = AuditEntry.objects.get(verb=Verb.STEP_SKIPPED)
+    assert (entry.actor, entry.detail["after"]) == (manager, {"reason": "Earlier labels do."})
+    page = client.get(f"/loop/{round_.number}/").content.decode()
+    assert "Earlier labels do." in page
+    assert page.index("Earlier labels do.") < page.index("Started by hand.")
+
+
+def test_it_undoes_a_promotion_through_its_page(project: Project, client: Client) -> None:
+    round_ = create()
+    trained(round_, project, reward_gate=True, policy_gate=True)
+    rounds.execute(step_of(round_, Name.PROMOTE))
+    client.force_login(make_user(role=Role.MANAGER))
+    page = client.get(f"/loop/{round_.number}/").content.decode()
+    assert f"/loop/{round_.number}/undo/" in page
+    assert "tiny base" in client.get(f"/loop/{round_.number}/undo/").content.decode()
+    client.post(f"/loop/{round_.number}/undo/", {"reason": "Skies are green."})
+    project.policy.refresh_from_db()
+    assert project.policy.state == "active"
+    entry = AuditEntry.objects.get(verb=Verb.PROMOTION_UNDONE)
+    assert entry.detail["after"] == {"reason": "Skies are green."}
+    assert "nothing to undo" in client.get(f"/loop/{round_.number}/undo/").content.decode()

@@ -9,7 +9,7 @@ from annotation.judgments import Answer
 from annotation.models import Campaign, Judgment
 from generation.models import CandidateSet, GenerationRun, Policy, Source, Split
 from generation.ownership import JobState
-from modeling import policy_inputs, rounds, runs
+from modeling import policy_inputs, round_decisions, round_report, rounds, runs
 from modeling.models import RewardModel, Round, RoundStep, TrainingRun
 from modeling.round_steps import Name
 from tests.factories import make_run, make_set, make_user
@@ -130,16 +130,16 @@ def test_it_waits_for_people_and_goes_on_with_the_labels_so_far(project: Project
     assert campaign is not None
     assert campaign.state == Campaign.State.OPEN
     with pytest.raises(rounds.RoundError, match="1 more labels"):
-        rounds.finish_labelling(round_)
+        round_decisions.finish_labelling(round_)
 
     user = make_user()
     # Two of the four sets are held out: three turns bring at least one that teaches.
     for _ in range(3):
         label_one(user, campaign)
-    progress = rounds.labelling_progress(round_)
+    progress = round_decisions.labelling_progress(round_)
     assert (progress.done, progress.total, progress.missing) == (3, 4, 0)
     assert progress.waiting
-    rounds.finish_labelling(round_)
+    round_decisions.finish_labelling(round_)
 
     assert rounds.execute(step_of(round_, Name.LABEL))
     label = step_of(round_, Name.LABEL)
@@ -201,8 +201,8 @@ def test_it_keeps_a_failures_reason_and_runs_the_step_again(project: Project) ->
     round_.refresh_from_db()
     assert round_.finished_at is None
     with pytest.raises(rounds.RoundError, match="only a failed step"):
-        rounds.retry(step_of(round_, Name.LABEL))
-    rounds.retry(failed)
+        round_decisions.retry(step_of(round_, Name.LABEL))
+    round_decisions.retry(failed)
     again = step_of(round_, Name.TRAIN_REWARD)
     assert (again.state, again.error) == (JobState.QUEUED, "")
     assert Campaign.objects.count() == 1
@@ -266,7 +266,7 @@ def test_it_promotes_what_passed_both_gates(project: Project) -> None:
     assert round_.finished_at is not None
     assert Policy.objects.get(state=Policy.State.ACTIVE).name == "new policy"
     assert RewardModel.objects.get(state=RewardModel.State.ACTIVE).name == "new reward"
-    assert rounds.report(round_)["promoted"]
+    assert round_report.report(round_)["promoted"]
     assert create().parent_policy.name == "new policy"
 
 
@@ -292,12 +292,12 @@ def test_it_ends_at_the_alarm_and_keeps_the_better_reward_model(project: Project
     step = step_of(round_, Name.TRAIN_POLICY)
     step.result = {"alarm": "the policy games its reward"}
 
-    rounds._after(step)
+    rounds.follow(step)
 
     round_.refresh_from_db()
     assert "The policy was not promoted; the new reward model is kept." in round_.outcome
     assert "games its reward" in round_.outcome
-    gate = rounds.report(round_)["gates"]["policy"]
+    gate = round_report.report(round_)["gates"]["policy"]
     assert gate == {"passed": False, "reason": "the policy games its reward"}
     assert Policy.objects.get(state=Policy.State.ACTIVE) == project.policy
     assert RewardModel.objects.get(state=RewardModel.State.ACTIVE).name == "new reward"
@@ -308,7 +308,7 @@ def test_it_cancels_a_round_and_what_it_runs(project: Project) -> None:
     with_sets(round_, project)
     rounds.execute(step_of(round_, Name.LABEL))
 
-    rounds.cancel(round_)
+    round_decisions.cancel(round_)
 
     round_.refresh_from_db()
     assert round_.outcome == "Cancelled."
@@ -316,9 +316,9 @@ def test_it_cancels_a_round_and_what_it_runs(project: Project) -> None:
     assert Campaign.objects.get().state == Campaign.State.CLOSED
     assert not rounds.execute(step_of(round_, Name.LABEL))
     with pytest.raises(rounds.RoundError, match="finished already"):
-        rounds.cancel(round_)
+        round_decisions.cancel(round_)
     with pytest.raises(rounds.RoundError, match="is finished; start a new one"):
-        rounds.retry(step_of(round_, Name.LABEL))
+        round_decisions.retry(step_of(round_, Name.LABEL))
 
 
 def test_it_asks_a_policy_training_only_what_the_reward_model_judges(project: Project) -> None:

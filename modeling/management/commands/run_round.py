@@ -8,7 +8,7 @@ from django.urls import reverse
 
 from generation.models import Policy
 from generation.ownership import JobState
-from modeling import options, progress_line, rounds, runs
+from modeling import options, progress_line, round_decisions, round_report, rounds, runs
 from modeling.models import Round, RoundStep
 
 POLL_SECONDS = 1.0
@@ -61,7 +61,7 @@ class Command(BaseCommand):
             if not self._work(round_):
                 return
             self._print(round_)
-            reports.append(rounds.report(round_))
+            reports.append(round_report.report(round_))
             options.write_figures(given, {"seeds": given["seeds"], "rounds": reports})
         promoted = sum(report["promoted"] for report in reports)
         if given["seeds"] > 1:
@@ -90,7 +90,7 @@ class Command(BaseCommand):
             if found is None:
                 raise CommandError("There is no open round to go on with.")
             for step in found.steps.filter(state__in=[JobState.FAILED, JobState.CANCELLED]):
-                rounds.retry(step)
+                round_decisions.retry(step)
             return found
         try:
             return rounds.create(
@@ -134,12 +134,12 @@ class Command(BaseCommand):
         if "passed" in result:
             gate = "passed: " if result["passed"] else "not passed: "
         words = result.get("reason") or result.get("figure") or ""
-        self.stdout.write(f"  {gate}{words} ({rounds.seconds(step):.0f} s)")
+        self.stdout.write(f"  {gate}{words} ({round_report.seconds(step):.0f} s)")
         if notes := result.get("notes"):
             self.stdout.write(f"  {notes}")
 
     def _tell_how_to_label(self, step: RoundStep) -> None:
-        progress = rounds.labelling_progress(step.round)
+        progress = round_decisions.labelling_progress(step.round)
         host = next(iter(settings.CSRF_TRUSTED_ORIGINS), "http://127.0.0.1:8000")
         self.stdout.write(
             f"Round {step.round.number} waits for labels: {progress.done} of {progress.total} "
@@ -148,7 +148,7 @@ class Command(BaseCommand):
         )
 
     def _print(self, round_: Round) -> None:
-        report = rounds.report(round_)
+        report = round_report.report(round_)
         if round_.reward_model is not None:
             evaluation = round_.reward_model.evaluations.first()
             if evaluation is not None:

@@ -1,0 +1,84 @@
+"""The steps of a round that measure and decide: both gates and the evaluation between them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from generation.models import Split
+from modeling import evaluation, gates, runs
+from modeling.models import Evaluation, Snapshot, TrainingRun
+from modeling.round_work import Name, StepFailed, Work, pick, tasks_of
+
+NO_POLICY = "There is no new policy."
+
+
+def gate_reward(work: Work) -> dict[str, Any]:
+    new, last = work.round.reward_model, work.round.parent_reward
+    if new is None:
+        return {"skipped": "There is no new reward model."}
+    snapshot = Snapshot.objects.get(pk=work.before(Name.TRAIN_REWARD).result["snapshot"])
+    run = TrainingRun.objects.get(pk=work.before(Name.TRAIN_REWARD).result["run"])
+    work.tell(0, 1, "Comparing with the last reward model on held-out labels")
+    found = evaluation.compare_rewards(new, last, snapshot, run)
+    new.excluded = gates.unusable_dimensions(found.new.figures, last.excluded)
+    new.save(update_fields=["excluded"])
+    gate = gates.reward_gate(
+        new=found.new.figures,
+        last=found.last.figures,
+        comparison=found.overall,
+        excluded=new.excluded,
+        prompt_swap_threshold=work.config.prompt_swap_threshold,
+    )
+    return {**gate.as_dict(), "comparison": found.overall, "excluded": new.excluded}
+
+
+def evaluate(work: Work) -> dict[str, Any]:
+    policy, parent = work.round.policy, work.round.parent_policy
+    if policy is None:
+        return {"skipped": NO_POLICY}
+    sources = [
+        source
+        for task in tasks_of(work.round)
+        for source in pick(
+            task,
+            work.config.evaluation_sources_per_task,
+            Split.HOLDOUT,
+            work.config.evaluation_seed,
+        )
+    ]
+    # Everything is measured again or not at all: an evaluation row is written in one piece, with
+    # the step's note of it.
+    made = Evaluation.objects.filter(pk=work.step.result.get("evaluation")).first()
+    made = made or evaluation.evaluate_policy(
+        policy,
+        parent,
+        sources=sources,
+        seed=work.config.evaluation_seed,
+        judge=work.round.parent_reward,
+        sampling=work.config.sampling,
+        progress=work.every("pictures"),
+        stored=lambda row: work.note(evaluation=row.pk),
+    )
+    overall = made.figures["usable"].get("all")
+    win, _, lose = made.figures["win_tie_lose"]
+    figure = f"{win:.0%} better, {lose:.0%} worse"
+    if overall:
+        figure = f"usable {overall['parent']:.0%} → {overall['new']:.0%}"
+    return {"evaluation": made.pk, "figure": figure}
+
+
+def gate_policy(work: Work) -> dict[str, Any]:
+    if work.round.policy is None:
+        return {"skipped": NO_POLICY}
+    if work.was_skipped(Name.EVALUATE):
+        raise StepFailed(
+            "The evaluation was skipped, so nothing was measured. Roll the round back to it, or "
+            "skip this gate as well."
+        )
+    made = Evaluation.objects.get(pk=work.before(Name.EVALUATE).result["evaluation"])
+    run = TrainingRun.objects.get(pk=work.before(Name.TRAIN_POLICY).result["run"])
+    return gates.policy_gate(made.figures, alarm=runs.alarm(run)).as_dict()
+
+
+def human_check(work: Work) -> dict[str, Any]:
+    return {"skipped": "The round's settings ask for no comparison by people."}

@@ -1,0 +1,32 @@
+"""Every change of state of a round and of its steps is written down here, with its reason."""
+
+from __future__ import annotations
+
+from django.contrib.auth.models import AnonymousUser, User
+
+from modeling.models import Round, RoundTransition
+
+State = RoundTransition.State
+
+
+def record(
+    round_: Round,
+    *,
+    to: RoundTransition.State,
+    step: str = "",
+    reason: str = "",
+    actor: User | AnonymousUser | None = None,
+) -> RoundTransition:
+    """Write one change down; it stands or falls with the caller's transaction.
+
+    Without a step it is the round's own. Where it came from is what was written last.
+    """
+    before = RoundTransition.objects.filter(round=round_, step=step).order_by("-pk").first()
+    return RoundTransition.objects.create(
+        round=round_,
+        step=step,
+        from_state=before.to_state if before else (State.QUEUED if step else ""),
+        to_state=to,
+        reason=reason,
+        actor=actor if isinstance(actor, User) else None,
+    )
