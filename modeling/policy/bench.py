@@ -72,7 +72,7 @@ def role_memory(run: RunDirectory) -> dict[str, float]:
 def joint_backward(objective: OneReward, material: Rollouts) -> None:
     """The same gradients as `OneReward.forward_backward`, from one backward through one graph."""
     config, roles, sampler = objective.parts.config, objective.parts.roles, objective.parts.sampler
-    batch, at = material.batch, material.at
+    batch, at = material.batch, material.at[0]
     noise = sampler.noise(batch, material.seeds)
     sigmas = sampler.sigmas(noise)
     with roles.acting(POLICY) as transformer:
@@ -84,7 +84,7 @@ def joint_backward(objective: OneReward, material: Rollouts) -> None:
         predicted = sampler.velocity(transformer, latents, sigma, batch)
         pictures = sampler.decode(endpoint(latents, predicted, sigma), batch)
         scores = score(
-            objective.parts.vlm, pictures, material.references, batch, material.policy_first
+            objective.parts.vlm, pictures, material.references, batch, material.policy_first[0]
         )
         loss = reward_loss(scores.margins, scores.present, cap=config.cap, form=config.reward_form)
         anchor = anchor_loss(predicted, held).mean()

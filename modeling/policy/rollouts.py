@@ -22,7 +22,7 @@ from generation.diffusion.sampling import (
     sigmas_for,
     velocity,
 )
-from modeling.policy.config import PolicyConfig
+from modeling.policy.config import PolicyConfig, rollout_steps
 from modeling.policy.objective import mean_over_dimensions, toward_policy
 from modeling.policy.sources import Batch
 from modeling.reward.prefix import PrefixStore, ReferencePrefix, encode_reference, margins_after
@@ -43,13 +43,16 @@ class Scores:
 
 
 class Sampler:
-    """The flow loop with one configuration's guidance; `cfg_free` leaves true CFG out."""
+    """The flow loop with one configuration's guidance: as the policy will be sampled, or `training`
+    by the configured short cuts, `rollout_steps` and `cfg_free`."""
 
-    def __init__(self, models: FillModels, config: PolicyConfig, *, cfg_free: bool = False) -> None:
+    def __init__(self, models: FillModels, config: PolicyConfig, *, training: bool = False) -> None:
         self.models = models
-        self.steps = config.num_inference_steps
+        self.steps = rollout_steps(config) if training else config.num_inference_steps
+        self.second_order = training and config.rollout_steps > 0
         self.guidance_scale = config.guidance_scale
-        self.true_cfg_scale = 1.0 if cfg_free else config.true_cfg_scale
+        plain = training and config.cfg_free
+        self.true_cfg_scale = 1.0 if plain else config.true_cfg_scale
         self._negative: tuple[Tensor, Tensor] | None = None
         if self.true_cfg_scale > 1:
             with torch.no_grad():
@@ -76,6 +79,7 @@ class Sampler:
             batch.conditions,
             stop=stop,
             callback=lambda _, latents: seen.append(latents),
+            second_order=self.second_order,
             **self._guidance(batch.conditions),
         )
         return torch.stack(seen)

@@ -67,7 +67,7 @@ def prepare(run: RunDirectory, config: PolicyConfig, accelerator: Accelerator) -
     held_out_vlm = None
     if config.held_out.location:
         held_out_vlm = _reward_model(config.held_out, config, device)
-    sampler = Sampler(models, config, cfg_free=config.cfg_free)
+    sampler = Sampler(models, config, training=True)
     watch_sampler = Sampler(models, config)
     encoder = Encoder(models, _condition_cache(run, config))
     sources = Sources(

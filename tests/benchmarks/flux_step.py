@@ -46,7 +46,7 @@ from transformers import (
 from generation.diffusion.loading import FillModels
 from generation.diffusion.spec import PolicySpec
 from modeling.policy import rollouts, trainer
-from modeling.policy.config import PolicyConfig, RewardSpec
+from modeling.policy.config import PolicyConfig, RewardSpec, rollout_steps
 from modeling.policy.literal import LiteralConfig, LiteralStep
 from modeling.policy.live_bytes import peak_bytes
 from modeling.policy.objectives import onereward
@@ -261,6 +261,7 @@ def measure(
         "batch_size": batch,
         "micro_batch_size": 1,
         "num_inference_steps": 4 if size == "tiny" else 28,
+        "rollout_steps": 4 if size == "tiny" else 14,
         "references_per_source": 1,
         "lr": 1e-5,
         "max_pixels": side * side,
@@ -375,7 +376,10 @@ def run_config(settings: dict[str, Any]) -> PolicyConfig:
 def material_of(made: trainer.Trainer, step: int) -> Shown:
     rng = np.random.default_rng([made.config.seed, step, 0])
     material: Any = made.objective.prepare(step, rng)
-    return Shown(material.batch, material.seeds, material.at)
+    config = made.config
+    # The same noise level among the literal step's own, which are more.
+    at = material.at[0] * config.num_inference_steps // rollout_steps(config)
+    return Shown(material.batch, material.seeds, at)
 
 
 def fill_weights(transformer: Any) -> list[torch.Tensor]:

@@ -38,6 +38,10 @@ def test_it_reads_nested_values() -> None:
         ({"steps": 0}, "steps must be 1 or more"),
         ({"t_range": [0.9, 0.2]}, "t_range must be two rising numbers"),
         ({"t_range": [0.95, 0.96], "num_inference_steps": 2}, None),
+        ({"gradients_per_rollout": 6}, "gradients_per_rollout must be at most 5, the steps that"),
+        ({"gradients_per_rollout": 2, "algorithm": "sft"}, "must be 1 with sft: only frozen"),
+        ({"rollout_steps": 1, "t_range": [0.0, 1.0], "gradients_per_rollout": 2}, "at most 1"),
+        ({"rollout_steps": -1}, "rollout_steps must be 0 or more"),
         ({"order": "second"}, "order must be one of random, both, policy_first"),
         (
             {"full_finetune": True, "anchor": "base", "policy": {"location": "b", "adapter": "a"}},

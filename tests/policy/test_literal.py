@@ -79,7 +79,7 @@ def test_its_loss_and_gradient_are_ours_with_all_changes_off(
         trainer.optimizer.zero_grad()
         outcome = trainer.objective.forward_backward(material, 1.0)
         literal.optimizer.zero_grad()
-        loss = literal.loss(material.batch, material.seeds, material.references, material.at)
+        loss = literal.loss(material.batch, material.seeds, material.references, material.at[0])
         loss.backward()
         loss = loss.detach()
         assert float(loss) == pytest.approx(outcome.loss, rel=1e-5)
@@ -106,7 +106,7 @@ def test_a_whole_step_moves_the_weights_alike(
     before = [p.detach().clone() for p in literal.policy.parameters()]
     material: Any = trainer.objective.prepare(1, np.random.default_rng([0, 1, 0]))
     seeds = [seed_of("reference", 0, 0, 0, row.id, 0) for row in material.batch.rows]
-    loss = literal.take(material.batch, material.seeds, seeds, material.at)
+    loss = literal.take(material.batch, material.seeds, seeds, material.at[0])
     assert train_step(trainer, 1)["loss"] == pytest.approx(loss, rel=1e-4)
     moved, alike, count = 0.0, 0, 0
     for mine, other, start in zip(

@@ -6,18 +6,22 @@ step, then one step to the endpoint x_0' with gradient; decode; ask the reward V
 the source's task in one packed pass; descend on the capped hinge plus an anchor that holds the
 velocity field to the parent's.
 
+The steps before the endpoint are most of the time. With `gradients_per_rollout` = R they serve R
+endpoints, whose steps are spread evenly from a random first one: each is as likely as any other for
+each of them, so that the gradient's expectation is that of R rollouts with one endpoint each.
+
 "refl" is ReFL (ImageReward, arXiv 2304.05977, Algorithm 1) with one scalar score: the mean margin
 over the task's dimensions against one fixed reference of the parent's. Its loss is ImageReward's
 phi(r) = max(0, c - r) on that scalar with c = logit(cap), where OneReward has a hinge for every
 dimension: a dimension that is good enough then pays for one that is not. ReFL's pretraining loss
 has its counterpart in the anchor.
 
-Shapes: B samples, S tokens, C packed channels, D dimensions, H, W pixels.
+Shapes: B rollouts, R endpoints of each, S tokens, C packed channels, D dimensions, H, W pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -48,8 +52,8 @@ from modeling.reward.prefix import PrefixStore
 class Rollouts:
     batch: Batch
     seeds: list[int]
-    at: Tensor  # (B,) the step of each sample that carries the gradient
-    policy_first: Tensor  # (orders, B)
+    at: Tensor  # (R, B) the steps of each rollout that carry a gradient
+    policy_first: Tensor  # (R, orders, B)
     references: Tensor  # (B, 3, H, W)
     names: list[tuple[str, int, int]]  # of the references
     compare: bool  # measure the conflicts between dimensions
@@ -63,8 +67,8 @@ class Rollouts:
             self,
             batch=self.batch[part],
             seeds=self.seeds[part],
-            at=self.at[part],
-            policy_first=self.policy_first[:, part],
+            at=self.at[:, part],
+            policy_first=self.policy_first[..., part],
             references=self.references[part],
             names=self.names[part],
         )
@@ -95,8 +99,13 @@ class OneReward(Stateless):
         count, mine = config.batch_size, self.parts.processes.part(config.batch_size)
         batch = sources.batch(sources.draw(rng, count)[mine])
         seeds = [int(seed) for seed in rng.integers(SEED_LIMIT, size=count)]
-        at = rng.choice(gradient_steps(config.num_inference_steps, config.t_range), size=count)
-        first = _orders(rng, config.order, count)
+        at = _spread(
+            rng,
+            gradient_steps(self.parts.sampler.steps, config.t_range),
+            config.gradients_per_rollout,
+            count,
+        )
+        first = _orders(rng, config.order, at.shape)
         numbers = [int(number) for number in rng.integers(self.per_source, size=count)]
         served = self.references.get(step, batch, numbers[mine])
         if config.preload and step < config.steps:
@@ -104,8 +113,8 @@ class OneReward(Stateless):
         return Rollouts(
             batch=batch,
             seeds=seeds[mine],
-            at=torch.from_numpy(at[mine]),
-            policy_first=torch.from_numpy(first[:, mine]),
+            at=torch.from_numpy(at[:, mine]),
+            policy_first=torch.from_numpy(first[..., mine]),
             references=served.images,
             names=served.names,
             compare=bool(config.monitor.every) and step % config.monitor.every == 0,
@@ -113,14 +122,41 @@ class OneReward(Stateless):
         )
 
     def forward_backward(self, material: Rollouts, share: float) -> Outcome:
-        config, roles, sampler = self.parts.config, self.parts.roles, self.parts.sampler
-        batch, at = material.batch, material.at
+        config, sampler, batch = self.parts.config, self.parts.sampler, material.batch
         noise = sampler.noise(batch, material.seeds)
         sigmas = sampler.sigmas(noise)
-        stop = None if config.straight_through else int(at.max())
-        with roles.acting(POLICY) as transformer:
+        stop = None if config.straight_through else int(material.at.max())
+        with self.parts.roles.acting(POLICY) as transformer:
             seen = sampler.trajectory(transformer, noise, batch, stop)  # (steps + 1, B, S, C)
-            latents, sigma = seen[at, torch.arange(len(at))], sigmas[at.to(sigmas.device)]
+        rows = torch.arange(len(material))
+        return _mean(
+            [
+                self._endpoint(
+                    material,
+                    seen[at, rows],
+                    sigmas[at.to(sigmas.device)],
+                    finished=seen[-1] if config.straight_through else None,
+                    policy_first=first,
+                    share=share / len(material.at),
+                )
+                for at, first in zip(material.at, material.policy_first, strict=True)
+            ]
+        )
+
+    def _endpoint(
+        self,
+        material: Rollouts,
+        latents: Tensor,
+        sigma: Tensor,
+        *,
+        finished: Tensor | None,
+        policy_first: Tensor,
+        share: float,
+    ) -> Outcome:
+        """Add the gradient of one endpoint of each rollout: from latents (B, S, C) at sigma (B,);
+        policy_first (orders, B); `finished` are the rollouts' own ends, where these are scored."""
+        config, roles, sampler = self.parts.config, self.parts.roles, self.parts.sampler
+        batch = material.batch
         anchor_role = BASE if config.anchor == "base" else REFERENCE
         with torch.no_grad(), roles.acting(anchor_role) as frozen:
             held = sampler.velocity(frozen, latents, sigma, batch)
@@ -133,12 +169,12 @@ class OneReward(Stateless):
             with torch.set_grad_enabled(not config.recompute_endpoint):
                 predicted, pictures = sample()
             shown = pictures
-            if config.straight_through:
-                shown = straight_through(sampler.decode(seen[-1], batch), pictures)
+            if finished is not None:
+                shown = straight_through(sampler.decode(finished, batch), pictures)
             # dR/dpixels first: the VLM's activations are gone before VAE and transformer go
             # backward, whose own ones are not there yet where the endpoint is computed again.
-            with at_work(self.parts.vlm, noise.device, offload=config.offload_reward):
-                pull = self._pull(shown.detach().requires_grad_(True), material)
+            with at_work(self.parts.vlm, latents.device, offload=config.offload_reward):
+                pull = self._pull(shown.detach().requires_grad_(True), material, policy_first)
             if config.recompute_endpoint:
                 predicted, pictures = sample()
             anchor = anchor_loss(predicted, held).mean()
@@ -156,14 +192,14 @@ class OneReward(Stateless):
             margins=_margins(batch, pull.scores),
         )
 
-    def _pull(self, pixels: Tensor, material: Rollouts) -> Pull:
+    def _pull(self, pixels: Tensor, material: Rollouts, policy_first: Tensor) -> Pull:
         """The reward model's whole part: its gradient at the policy's pixels (B, 3, H, W)."""
         config, vlm, batch = self.parts.config, self.parts.vlm, material.batch
         others = material.references
         if config.order == "reference_first":
             scores = score_after(vlm, pixels, others, batch, self.prefixes, material.names)
         else:
-            scores = score(vlm, pixels, others, batch, material.policy_first)
+            scores = score(vlm, pixels, others, batch, policy_first)
         losses = capped_hinge(scores.margins, config.cap, config.reward_form).mean(0)  # (B, D)
         loss = reward_loss(
             scores.margins,
@@ -187,14 +223,36 @@ class OneReward(Stateless):
         return Pull(gradient, float(loss.detach()), scores, figures)
 
 
-def _orders(rng: np.random.Generator, order: str, count: int) -> np.ndarray:
-    """Where the policy's image stands first: (orders, count)."""
-    drawn = rng.random(count) < 0.5
+def _spread(
+    rng: np.random.Generator, steps: Sequence[int], endpoints: int, count: int
+) -> np.ndarray:
+    """Steps that carry a gradient (endpoints, count): those of a rollout differ, and each of them
+    is evenly distributed over `steps`."""
+    first = rng.integers(len(steps), size=count)
+    apart = np.arange(endpoints) * len(steps) // endpoints
+    return np.asarray(steps)[(first + apart[:, None]) % len(steps)]
+
+
+def _orders(rng: np.random.Generator, order: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Where the policy's image stands first: (R, orders, B) for a shape of (R, B)."""
+    drawn = rng.random(shape) < 0.5
     if order == "both":
-        return np.stack([drawn, ~drawn])
+        return np.stack([drawn, ~drawn], 1)
     if order == "random":
-        return drawn[None]
-    return np.full((1, count), order == "policy_first")
+        return drawn[:, None]
+    return np.full_like(drawn, order == "policy_first")[:, None]
+
+
+def _mean(found: Sequence[Outcome]) -> Outcome:
+    """Of outcomes of equal weight."""
+    count = len(found)
+    return Outcome(
+        loss=sum(one.loss for one in found) / count,
+        figures={
+            name: sum(one.figures[name] for one in found) / count for name in found[0].figures
+        },
+        margins=[row for one in found for row in one.margins],
+    )
 
 
 def _margins(batch: Batch, scores: Scores) -> list[tuple[str, dict[str, float]]]:
