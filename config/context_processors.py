@@ -28,6 +28,7 @@ FIGURES = [
     (_("Campaigns"), "/campaigns/"),
     (_("Loop"), "/loop/"),
     (_("Policies"), "/policies/"),
+    (_("Leaderboard"), "/leaderboard/"),
     (_("Projects"), "/projects/"),
 ]
 ADMIN = [(pgettext_lazy("the site of that name", "Admin"), "/admin/")]

@@ -123,6 +123,8 @@ class Verb(models.TextChoices):
     ROUND_ROLLED_BACK = "rolled a round back to a step", _("rolled a round back to a step")
     ROUND_APPROVED = "approved a promotion", _("approved a promotion")
     PROMOTION_UNDONE = "undid a promotion", _("undid a promotion")
+    BOARD_SHARED = "shared a leaderboard", _("shared a leaderboard")
+    BOARD_HIDDEN = "took a leaderboard's link back", _("took a leaderboard's link back")
     POLICY_ACTIVE = "made a policy active", _("made a policy active")
     REWARD_ACTIVE = "made a reward model active", _("made a reward model active")
     RUN_CANCELLED = "cancelled a generation", _("cancelled a generation")

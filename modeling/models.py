@@ -290,5 +290,6 @@ class EvaluationPair(models.Model):
 
 # Django finds an app's models here; these have a module of their own.
 from modeling.serving import RankedPicture, Ranking  # noqa: E402
+from modeling.study_models import LeaderboardLink, PublishedFigure, Study  # noqa: E402
 
-__all__ = ["RankedPicture", "Ranking"]
+__all__ = ["LeaderboardLink", "PublishedFigure", "RankedPicture", "Ranking", "Study"]

@@ -47,12 +47,18 @@ def wilson(successes: float, n: int) -> Interval:
     if not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n} are impossible")
     share = successes / n
+    low, high = score_interval(share, n)
+    return Interval(share, low, high, n)
+
+
+def score_interval(share: float, n: float) -> tuple[float, float]:
+    """Wilson's bounds of a share of n answers; an effective n need not be whole."""
     square = Z95 * Z95
     centre = (share + square / (2 * n)) / (1 + square / n)
     reach = Z95 / (1 + square / n) * sqrt(share * (1 - share) / n + square / (4 * n * n))
-    low = 0.0 if successes == 0 else max(0.0, centre - reach)
-    high = 1.0 if successes == n else min(1.0, centre + reach)
-    return Interval(share, low, high, n)
+    low = 0.0 if share <= 0 else max(0.0, centre - reach)
+    high = 1.0 if share >= 1 else min(1.0, centre + reach)
+    return low, high
 
 
 def bootstrap(

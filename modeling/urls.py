@@ -1,6 +1,6 @@
 from django.urls import include, path
 
-from modeling import api_views, round_views, views
+from modeling import api_views, evaluation_urls, round_views, views
 
 app_name = "modeling"
 
@@ -16,6 +16,8 @@ urlpatterns = [
     path("loop/steps/<int:pk>/retry/", views.retry_step, name="retry_step"),
     path("loop/steps/<int:pk>/skip/", round_views.skip, name="skip_step"),
     path("loop/steps/<int:pk>/back/", round_views.roll_back, name="roll_back"),
+    path(),
+    *evaluation_urls.urlpatterns,
     path("policies/", views.policy_list, name="policies"),
     path("policies/<int:pk>/", views.policy_page, name="policy"),
     path("policies/<int:pk>/activate/", views.activate_policy, name="activate_policy"),

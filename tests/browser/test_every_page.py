@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from annotation.models import Assignment, Campaign, Example
 from generation import images, tokens
 from generation.models import Candidate, CandidateSet, Policy, Task
 from modeling import transitions
-from modeling.models import RewardModel, Round
+from modeling.models import LeaderboardLink, RewardModel, Round
 from modeling.starter import world
 from modeling.transitions import State
 from tests.annotation.factories import make_campaign, make_dimension, make_golds
@@ -72,6 +73,7 @@ PAGES = {
     "round": "/loop/{round}/",
     "round-step": "/loop/steps/{step}/",
     "round-undo": "/loop/{promoted}/undo/",
+    "leaderboard": "/leaderboard/",
     "policies": "/policies/",
     "policy": "/policies/{policy}/",
     "reward-model": "/reward-models/{reward}/",
@@ -82,7 +84,7 @@ PAGES = {
     "audit": "/audit/",
     "not-found": "/label/999999/",
 }
-LOGGED_OUT = {"login": "/login/"}
+LOGGED_OUT = {"login": "/login/", "leaderboard-public": "/leaderboard/anybody/"}
 
 
 def make_starter_set(task: Task, number: int) -> CandidateSet:
@@ -194,6 +196,10 @@ def site(db: None) -> dict[str, Any]:
     child = make_child(parent, "trained 1")
     make_evaluation(child, [(0.5, 0.9), (0.4, 0.6)])
     round_, promoted = make_course(child)
+    theirs = Policy.objects.create(name="Ideogram 3.0", kind=Policy.Kind.EXTERNAL)
+    for index, policy in enumerate((parent, child, parent, theirs)):
+        Candidate.objects.filter(set__in=sets, index=index).update(policy=policy)
+    LeaderboardLink.objects.create(digest=sha256(b"anybody").hexdigest())
     tokens.make(user=chief, name="notebook", scopes=["read"])
     _, secret = members.invite(campaign=campaign, by=chief, uses=3)
     return {

@@ -128,7 +128,7 @@ def test_it_leaves_the_words_of_django_alone() -> None:
 
 # Names, signs and code that are the same in every language.
 PLAIN = {
-    *("OneLoop", "CSV", "card.json", "Shift", "Space"),
+    *("OneLoop", "CSV", "JSON", "card.json", "Shift", "Space"),
     "manage.py import_sources PATH --task fill",
     "Authorization: Bearer",
 }

@@ -17,7 +17,7 @@ from annotation.models import Assignment, Flag
 from generation import tokens
 from generation.models import Membership, Project, Role, Source
 from generation.ownership import JobState
-from modeling.models import Ranking, RewardModel, RoundStep
+from modeling.models import LeaderboardLink, Ranking, RewardModel, RoundStep
 from tests.annotation.factories import claim, make_campaign
 from tests.factories import make_policy, make_user
 from tests.modeling.test_pages import make_round
@@ -176,6 +176,10 @@ TABLE: dict[str, Row] = {
     "loop/steps/<int:pk>/skip/": Row("/loop/steps/{step}/skip/", post=ANY[RUN]),
     "loop/steps/<int:pk>/back/": Row("/loop/steps/{step}/back/", post=ANY[RUN]),
     "loop/steps/<int:pk>/retry/": Row("/loop/steps/{step}/retry/", post=ANY[RUN]),
+    "leaderboard/": Row("/leaderboard/", get=ANY[LOOK]),
+    "leaderboard/share/": Row("/leaderboard/share/", post=ANY[RUN]),
+    "leaderboard/links/<int:pk>/hide/": Row("/leaderboard/links/{board}/hide/", post=IN[RUN]),
+    "leaderboard/<str:secret>/": Row("/leaderboard/no-such-secret/", get=NOBODY),
     "policies/": Row("/policies/", get=ANY[LOOK]),
     "policies/<int:pk>/": Row("/policies/{policy}/", get=ANY[LOOK]),
     "policies/<int:pk>/activate/": Row("/policies/{policy}/activate/", post=ANY[RUN]),
@@ -292,6 +296,7 @@ def make_site() -> dict[str, Any]:
         "policy": make_policy().pk,
         "reward": RewardModel.objects.get().pk,
         "ranking": make_ranking(turn.set.source).pk,
+        "board": LeaderboardLink.objects.create(digest="0" * 64).pk,
     }
 
 
