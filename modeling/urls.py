@@ -16,7 +16,6 @@ urlpatterns = [
     path("loop/steps/<int:pk>/retry/", views.retry_step, name="retry_step"),
     path("loop/steps/<int:pk>/skip/", round_views.skip, name="skip_step"),
     path("loop/steps/<int:pk>/back/", round_views.roll_back, name="roll_back"),
-    path(),
     *evaluation_urls.urlpatterns,
     path("policies/", views.policy_list, name="policies"),
     path("policies/<int:pk>/", views.policy_page, name="policy"),
