@@ -14,7 +14,7 @@ from django.utils.translation import gettext_lazy as lazy
 
 from annotation.errors import Refused
 from annotation.models import Campaign, Criterion, Dimension, Item, Wording
-from generation import audit
+from generation import audit, webhooks
 from generation.access import projects_of
 from generation.models import (
     Candidate,
@@ -120,6 +120,20 @@ def note_made(campaign: Campaign, actor: User | None) -> None:
     sets = campaign.items.count()
     after = {"state": campaign.state, "overlap": campaign.overlap, "sets": sets}
     audit.record(actor=actor, verb=Verb.CAMPAIGN_MADE, thing=campaign, after=after)
+    if campaign.state == Campaign.State.OPEN:
+        tell("opened", campaign)
+
+
+def tell(what: str, campaign: Campaign) -> None:
+    """Tell whoever listens outside what became of the campaign."""
+    payload = {
+        "id": campaign.pk,
+        "name": campaign.name,
+        "state": campaign.state,
+        "purpose": campaign.purpose,
+        "sets": campaign.items.count(),
+    }
+    webhooks.send(f"campaign.{what}", payload, project=campaign.project_id)
 
 
 def add_sets(
@@ -314,4 +328,6 @@ def change_state(campaign: Campaign, state: str, *, actor: User | None = None) -
     else:
         was, now = {"state": campaign.state}, {"state": state}
         audit.record(actor=actor, verb=Verb.CAMPAIGN_STATE, thing=campaign, before=was, after=now)
+        campaign.state = state
+        tell("opened" if state == Campaign.State.OPEN else state, campaign)
     campaign.state = state

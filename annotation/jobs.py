@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from annotation import queue
+from annotation import completion, queue
 from annotation.models import Addition, Campaign
 
 
@@ -12,6 +12,7 @@ from annotation.models import Addition, Campaign
 def expire_leases() -> None:
     """Put what people left lying back in front of the queues."""
     queue.expire_leases()
+    completion.note()
 
 
 @shared_task(queue="default")

@@ -199,6 +199,8 @@ class Campaign(models.Model):
     pause_after = models.PositiveSmallIntegerField(
         default=10, help_text=_("Known answers a person must have given before that.")
     )
+    # When all that was asked had been answered; empty again where sets were added since.
+    completed_at = models.DateTimeField(null=True, blank=True, editable=False)
     # The simulated annotators' campaigns are kept apart from people's.
     simulated = models.BooleanField(default=False)
     created_by = models.ForeignKey(

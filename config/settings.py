@@ -119,6 +119,8 @@ CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
 # Who ranks and makes pictures for people who wait. A worker of its own (`-Q serve`) keeps them from
 # waiting for a training, where the GPU has room for both.
 SERVE_QUEUE = env.text("SERVE_QUEUE", "gpu")
+# Whether webhooks may go to this machine and its network, and by plain http.
+WEBHOOK_PRIVATE_ADDRESSES = env.flag("WEBHOOK_PRIVATE_ADDRESSES", default=False)
 RING_SECONDS = env.integer("RING_SECONDS", 10)
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "celerybeat-schedule")
 # A bell that is not heard before the next one rings is dropped.
@@ -136,6 +138,11 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     },
     "ring serving": {
         "task": "modeling.jobs.ring_serving",
+        "schedule": 10.0,
+        "options": {"expires": 10},
+    },
+    "ring deliveries": {
+        "task": "generation.jobs.ring_deliveries",
         "schedule": 10.0,
         "options": {"expires": 10},
     },

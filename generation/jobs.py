@@ -2,8 +2,9 @@
 
 from celery import shared_task
 
-from generation import candidates
+from generation import candidates, webhooks
 from generation.models import GenerationRun
+from generation.webhook_rows import Delivery
 
 
 @shared_task(queue="gpu")
@@ -18,3 +19,19 @@ def ring_generation() -> None:
     """Ring again for orders that nobody heard, and for those whose worker died."""
     for run_id in GenerationRun.objects.claimable().values_list("pk", flat=True):
         make_candidates.delay(run_id)
+
+
+# Whoever is written to may answer byte by byte: the worker is not kept for longer than this.
+@shared_task(queue="default", soft_time_limit=40, time_limit=60)
+def deliver(delivery_id: int) -> None:
+    row = Delivery.objects.filter(pk=delivery_id).select_related("endpoint").first()
+    if row is not None:
+        webhooks.deliver(row)
+
+
+@shared_task(queue="default")
+def ring_deliveries() -> None:
+    """Send what is due again, and what nobody heard of; forget what is old."""
+    for pk in Delivery.objects.due().values_list("pk", flat=True):
+        deliver.delay(pk)
+    webhooks.forget_old()

@@ -315,6 +315,11 @@ class GenerationRun(Job):
     def __str__(self) -> str:
         return f"generation {self.pk}"
 
+    def ended(self) -> None:
+        from generation import webhooks
+
+        webhooks.send_run(self, "generation", {"policy": self.policy.name})
+
 
 class CandidateSetQuerySet(models.QuerySet["CandidateSet"]):
     def ready(self) -> CandidateSetQuerySet:
@@ -421,5 +426,6 @@ class Candidate(models.Model):
 
 # Django finds an app's models here; these have a module of their own.
 from generation.people import AuditEntry, Scope, Token, Verb  # noqa: E402
+from generation.webhook_rows import Delivery, Endpoint  # noqa: E402
 
-__all__ = ["AuditEntry", "Scope", "Token", "Verb"]
+__all__ = ["AuditEntry", "Delivery", "Endpoint", "Scope", "Token", "Verb"]

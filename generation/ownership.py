@@ -107,18 +107,29 @@ class Job(models.Model):
         if self._mine().update(lease_until=Now() + LEASE, **values) != 1:
             raise LeaseLost(f"{self._meta.verbose_name} {self.pk} is no longer owned here")
 
+    @transaction.atomic
     def finish(self, **values: Any) -> None:
         if not self._mine().update(
             state=JobState.SUCCEEDED, finished_at=Now(), lease_until=None, **values
         ):
             raise LeaseLost(f"{self._meta.verbose_name} {self.pk} is no longer owned here")
         self.refresh_from_db()
+        self.ended()
 
+    @transaction.atomic
     def fail(self, error: str) -> None:
         """Record a readable reason; does nothing when the row is no longer this worker's."""
-        self._mine().update(state=JobState.FAILED, finished_at=Now(), lease_until=None, error=error)
+        mine = self._mine().update(
+            state=JobState.FAILED, finished_at=Now(), lease_until=None, error=error
+        )
         self.refresh_from_db()
+        if mine:
+            self.ended()
 
+    def ended(self) -> None:
+        """What else happens when it has succeeded, failed or was cancelled, in one transaction."""
+
+    @transaction.atomic
     def cancel(self) -> bool:
         """Stop queued or running work; its owner notices at the next renewal."""
         done = (
@@ -127,6 +138,9 @@ class Job(models.Model):
             .filter(pk=self.pk)
             .update(state=JobState.CANCELLED, finished_at=Now(), lease_until=None)
         )
+        if done:
+            self.refresh_from_db()
+            self.ended()
         return done == 1
 
     def retry(self) -> bool:

@@ -129,6 +129,8 @@ class Verb(models.TextChoices):
     REWARD_ACTIVE = "made a reward model active", _("made a reward model active")
     RUN_CANCELLED = "cancelled a generation", _("cancelled a generation")
     RUN_RETRIED = "ran a generation again", _("ran a generation again")
+    WEBHOOK_MADE = "made a webhook", _("made a webhook")
+    WEBHOOK_CHANGED = "changed a webhook", _("changed a webhook")
     ADMIN_ADDED = "added in the admin", _("added in the admin")
     ADMIN_CHANGED = "changed in the admin", _("changed in the admin")
     ADMIN_DELETED = "deleted in the admin", _("deleted in the admin")

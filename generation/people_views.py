@@ -18,7 +18,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST
 
 from generation import audit, members, tokens
-from generation.access import require, roles_of, user_of
+from generation.access import may_anywhere, require, roles_of, user_of
 from generation.members import MemberError
 from generation.models import Membership, Project, Role, Token, Verb
 from generation.people_forms import MemberForm, ProfileForm, ProjectForm, RoleForm, TokenForm
@@ -45,6 +45,7 @@ def projects(request: HttpRequest) -> HttpResponse:
     rows = [(project, role, role == Role.ADMIN) for project, role in roles_of(user).items()]
     is_admin = any(may_name for _project, _role, may_name in rows)
     context = {"rows": rows, "form": form, "may_make": may_make, "is_admin": is_admin}
+    context["manages"] = may_anywhere(user_of(request), Role.MANAGER)
     return render(request, "people/projects.html", context, status=_status(form))
 
 

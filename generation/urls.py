@@ -1,6 +1,6 @@
 from django.urls import URLPattern, URLResolver, include, path, re_path
 
-from generation import api_views, audit_views, people_views, views
+from generation import api_views, audit_views, people_views, views, webhook_views
 
 app_name = "generation"
 
@@ -24,5 +24,9 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("account/tokens/<int:token_id>/revoke/", people_views.token_revoke, name="token_revoke"),
     path("audit/", audit_views.audit_log, name="audit"),
     path("audit/entries.csv", audit_views.audit_csv, name="audit_csv"),
+    path("webhooks/", webhook_views.webhook_list, name="webhooks"),
+    path("webhooks/<int:pk>/", webhook_views.webhook_page, name="webhook"),
+    path("webhooks/<int:pk>/change/", webhook_views.webhook_change, name="webhook_change"),
+    path("webhooks/deliveries/<int:pk>/again/", webhook_views.webhook_again, name="webhook_again"),
     path("api/v1/", include(api_views.urlpatterns)),
 ]

@@ -8,6 +8,7 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 from annotation.models import Campaign, Judgment
+from generation import webhooks
 from generation.models import HEX64, Policy
 from generation.ownership import Job, JobState
 
@@ -227,6 +228,10 @@ class TrainingRun(Job):
 
     def __str__(self) -> str:
         return f"{self.kind} run {self.pk}"
+
+    def ended(self) -> None:
+        made = self.reward_model or self.policy
+        webhooks.send_run(self, f"{self.kind} training", {"made": made.name if made else None})
 
 
 class Evaluation(models.Model):

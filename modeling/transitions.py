@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.contrib.auth.models import AnonymousUser, User
 
+from generation import webhooks
 from modeling.models import Round, RoundTransition
 
 State = RoundTransition.State
@@ -22,7 +23,7 @@ def record(
     Without a step it is the round's own. Where it came from is what was written last.
     """
     before = RoundTransition.objects.filter(round=round_, step=step).order_by("-pk").first()
-    return RoundTransition.objects.create(
+    row = RoundTransition.objects.create(
         round=round_,
         step=step,
         from_state=before.to_state if before else (State.QUEUED if step else ""),
@@ -30,3 +31,20 @@ def record(
         reason=reason,
         actor=actor if isinstance(actor, User) else None,
     )
+    _tell(row)
+    return row
+
+
+def _tell(row: RoundTransition) -> None:
+    """Tell whoever listens outside: "round.open", "round.step" or "gate.shut" among others."""
+    event = "round.step" if row.step else f"round.{row.to_state}"
+    if row.step.startswith("gate") and row.to_state in (State.PASSED, State.SHUT):
+        event = f"gate.{row.to_state}"
+    payload = {
+        "round": row.round.number,
+        "step": row.step or None,
+        "from": row.from_state or None,
+        "to": row.to_state,
+        "reason": row.reason,
+    }
+    webhooks.send(event, payload)

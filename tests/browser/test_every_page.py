@@ -5,6 +5,7 @@ With ONELOOP_SHOTS=DIR each page is also kept as a picture, to be looked at.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from hashlib import sha256
@@ -22,7 +23,15 @@ from annotation import judgments, members, queue, review
 from annotation.judgments import Answer
 from annotation.models import Assignment, Campaign, Example
 from generation import images, tokens
-from generation.models import Candidate, CandidateSet, Policy, Task
+from generation.models import (
+    Candidate,
+    CandidateSet,
+    Delivery,
+    Endpoint,
+    Policy,
+    Task,
+    default_project,
+)
 from modeling import transitions
 from modeling.models import LeaderboardLink, RewardModel, Round
 from modeling.starter import world
@@ -82,6 +91,8 @@ PAGES = {
     "account": "/account/",
     "password": "/account/password/",
     "audit": "/audit/",
+    "webhooks": "/webhooks/",
+    "webhook": "/webhooks/{endpoint}/",
     "not-found": "/label/999999/",
 }
 LOGGED_OUT = {"login": "/login/", "leaderboard-public": "/leaderboard/anybody/"}
@@ -219,7 +230,32 @@ def site(db: None) -> dict[str, Any]:
         "promoted": promoted.number,
         "policy": child.pk,
         "reward": RewardModel.objects.all()[0].pk,
+        "endpoint": make_endpoint(),
     }
+
+
+def make_endpoint() -> int:
+    """A webhook whose messages were delivered, wait for another attempt, and failed."""
+    endpoint = Endpoint.objects.create(
+        project_id=default_project(), url="https://example.org/hooks/oneloop", topics=["run"]
+    )
+    for event, state, code, error in [
+        ("ping", "delivered", 204, ""),
+        ("run.succeeded", "waiting", 503, "Answered with 503."),
+        ("run.failed", "failed", None, "No answer: connection refused"),
+    ]:
+        ended = None if state == "waiting" else timezone.now()
+        Delivery.objects.create(
+            endpoint=endpoint,
+            event=event,
+            state=state,
+            body=json.dumps({"event": event}),
+            attempts=1,
+            response_code=code,
+            error=error,
+            ended_at=ended,
+        )
+    return endpoint.pk
 
 
 def _claimed(user: User, campaign: Campaign) -> int:

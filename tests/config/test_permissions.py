@@ -14,8 +14,8 @@ from django.urls import URLResolver, get_resolver
 from django.utils import timezone
 
 from annotation.models import Assignment, Flag
-from generation import tokens
-from generation.models import Membership, Project, Role, Source
+from generation import tokens, webhooks
+from generation.models import Endpoint, Membership, Project, Role, Source
 from generation.ownership import JobState
 from modeling.models import LeaderboardLink, Ranking, RewardModel, RoundStep
 from tests.annotation.factories import claim, make_campaign
@@ -82,6 +82,13 @@ TABLE: dict[str, Row] = {
     "api/v1/me": Row("/api/v1/me", get=LOGGED_IN),
     "api/v1/rerank": Row("/api/v1/rerank", post=ANY[LABEL]),
     "api/v1/rerank/<int:pk>": Row("/api/v1/rerank/{ranking}", get=IN[LOOK]),
+    # Webhooks
+    "webhooks/": Row("/webhooks/", get=ANY[RUN], post=ANY[RUN]),
+    "webhooks/<int:pk>/": Row("/webhooks/{endpoint}/", get=IN[RUN]),
+    "webhooks/<int:pk>/change/": Row("/webhooks/{endpoint}/change/", post=IN[RUN]),
+    "webhooks/deliveries/<int:pk>/again/": Row(
+        "/webhooks/deliveries/{delivery}/again/", post=IN[RUN]
+    ),
     # Labelling
     "label/": Row("/label/", get=LOGGED_IN),
     "label/campaign/<int:campaign_id>/": Row("/label/campaign/{campaign}/", get=IN[LABEL]),
@@ -276,6 +283,9 @@ def make_site() -> dict[str, Any]:
     step = round_.steps.get(name=RoundStep.Name.GENERATE)
     RoundStep.objects.filter(pk=step.pk).update(state=JobState.FAILED)
     token, _ = tokens.make(user=annotator, name="x", scopes=["read"])
+    endpoint = Endpoint.objects.create(
+        project=campaign.project, url="https://example.org/", topics=["run"]
+    )
     candidate = turn.set.candidates.select_related("image")[0]
     assert candidate.image is not None
     return {
@@ -295,6 +305,8 @@ def make_site() -> dict[str, Any]:
         "step": step.pk,
         "policy": make_policy().pk,
         "reward": RewardModel.objects.get().pk,
+        "endpoint": endpoint.pk,
+        "delivery": webhooks.send_test(endpoint).pk,
         "ranking": make_ranking(turn.set.source).pk,
         "board": LeaderboardLink.objects.create(digest="0" * 64).pk,
     }
