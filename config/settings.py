@@ -37,6 +37,7 @@ INSTALLED_APPS = [
     "allauth.account",
     "allauth.socialaccount",
     "allauth.socialaccount.providers.openid_connect",
+    "django_celery_beat",
     "django_htmx",
     "rest_framework",
 ]
@@ -122,10 +123,18 @@ SERVE_QUEUE = env.text("SERVE_QUEUE", "gpu")
 # Whether webhooks may go to this machine and its network, and by plain http.
 WEBHOOK_PRIVATE_ADDRESSES = env.flag("WEBHOOK_PRIVATE_ADDRESSES", default=False)
 RING_SECONDS = env.integer("RING_SECONDS", 10)
-CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "celerybeat-schedule")
+# Beat reads its schedule from the database: rows of the admin's "Periodic tasks". These here are
+# written there at each of its starts; whoever turned one off in the admin finds it off.
+CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
+CELERY_TIMEZONE = TIME_ZONE = env.text("TIME_ZONE", "UTC")
 # A bell that is not heard before the next one rings is dropped.
 CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "ring the loop": {"task": "modeling.jobs.ring", "schedule": 10.0, "options": {"expires": 10}},
+    "check the rules that start rounds": {
+        "task": "modeling.jobs.check_rules",
+        "schedule": 60.0,
+        "options": {"expires": 60},
+    },
     "expire leases": {
         "task": "annotation.jobs.expire_leases",
         "schedule": 30.0,
@@ -237,7 +246,6 @@ LANGUAGE_COOKIE_SAMESITE = "Lax"
 LANGUAGE_COOKIE_SECURE = SECURE_COOKIES
 USE_I18N = True
 USE_TZ = True
-TIME_ZONE = env.text("TIME_ZONE", "UTC")
 
 LOGGING = {
     "version": 1,

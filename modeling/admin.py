@@ -1,5 +1,6 @@
 from typing import Any
 
+from django import forms
 from django.contrib import admin
 from django.db import models
 from django.http import HttpRequest
@@ -7,7 +8,18 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy as lazy
 
 from generation.access import user_of
-from modeling.models import Evaluation, RewardModel, Round, RoundStep, Snapshot, TrainingRun
+from modeling import round_config
+from modeling.models import (
+    Evaluation,
+    RewardModel,
+    Round,
+    RoundRule,
+    RoundStep,
+    RoundTransition,
+    Snapshot,
+    TrainingRun,
+)
+from modeling.rundir import RunError
 
 
 class FactsAdmin(admin.ModelAdmin):
@@ -80,12 +92,64 @@ class StepInline(admin.TabularInline):
         return False
 
 
+class TransitionInline(admin.TabularInline):
+    model = RoundTransition
+    fields = ("created_at", "step", "from_state", "to_state", "reason", "actor")
+    readonly_fields = fields
+    can_delete = False
+    extra = 0
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
 @admin.register(Round)
 class RoundAdmin(FactsAdmin):
     list_display = ("__str__", "annotators", "parent_policy", "policy", "finished_at", "outcome")
     list_filter = ("annotators",)
     list_select_related = ("parent_policy", "policy")
-    inlines = (StepInline,)
+    inlines = (StepInline, TransitionInline)
+
+
+class RuleForm(forms.ModelForm):
+    class Meta:
+        model = RoundRule
+        fields = (
+            "name",
+            "active",
+            "kind",
+            "threshold",
+            "newest",
+            "cooldown_hours",
+            "annotators",
+            "config",
+        )
+
+    def clean(self) -> dict[str, Any]:
+        """Wrong settings are told here, not when the rule fires some night."""
+        values = super().clean() or {}
+        if "config" in values and "annotators" in values:
+            try:
+                round_config.complete(values["config"] or {}, values["annotators"])
+            except RunError as error:
+                self.add_error("config", str(error))
+        return values
+
+
+@admin.register(RoundRule)
+class RoundRuleAdmin(admin.ModelAdmin):
+    form = RuleForm
+    list_display = (
+        "name",
+        "active",
+        "kind",
+        "threshold",
+        "last_value",
+        "last_said",
+        "last_fired_at",
+    )
+    list_filter = ("active", "kind")
+    readonly_fields = ("last_checked_at", "last_value", "last_said", "last_fired_at")
 
 
 @admin.register(Evaluation)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from celery import shared_task
 from django.conf import settings
 
-from modeling import rankings, rounds, runs
-from modeling.models import Ranking, RoundStep, TrainingRun
+from modeling import rankings, round_rules, rounds, runs
+from modeling.models import Ranking, RoundRule, RoundStep, TrainingRun
 
 EXPIRES_SECONDS = 60
 
@@ -47,3 +49,29 @@ def ring_serving() -> None:
     """Ring again for orders that nobody heard, and for those whose worker died."""
     if Ranking.objects.claimable().exists():
         rankings.ring()
+
+
+@shared_task(bind=True, queue="default")
+def start_round(
+    self: Any, annotators: str = "human", seed: int = 0, config: dict[str, Any] | None = None
+) -> None:
+    """Start a round by the schedule: a row of the admin's periodic tasks with these arguments."""
+    name = (self.request.properties or {}).get("periodic_task_name") or "the schedule"
+    round_rules.start_by_schedule(name, annotators=annotators, seed=seed, config=config or {})
+
+
+@shared_task(queue="default")
+def check_rules() -> None:
+    """Look at every active rule; what needs the reward model goes to the worker that has it."""
+    for rule in RoundRule.objects.filter(active=True):
+        if rule.kind == RoundRule.Kind.NEW_JUDGMENTS:
+            round_rules.check(rule)
+        elif round_rules.may_measure(rule):
+            check_rule.apply_async((rule.pk,), expires=EXPIRES_SECONDS)
+
+
+@shared_task(queue="gpu")
+def check_rule(rule_id: int) -> None:
+    rule = RoundRule.objects.filter(pk=rule_id, active=True).first()
+    if rule is not None:
+        round_rules.check(rule)

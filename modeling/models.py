@@ -58,12 +58,70 @@ class RewardModel(models.Model):
         return self.name
 
 
+class Annotators(models.TextChoices):
+    HUMAN = "human", _("Human")
+    SIMULATED = "simulated", _("Simulated")
+
+
+class RoundRule(models.Model):
+    """When a round starts by itself; edited in the admin, looked at every minute."""
+
+    class Kind(models.TextChoices):
+        NEW_JUDGMENTS = "new_judgments", _("this many new judgments, or more")
+        NEWEST_ACCURACY = "newest_accuracy", _("reward accuracy on the newest labels under this")
+
+    name = models.CharField(max_length=120, unique=True)
+    active = models.BooleanField(default=False)
+    kind = models.CharField(max_length=16, choices=Kind)
+    threshold = models.FloatField(
+        help_text=_("A count of judgments, or a share between 0 and 1 such as 0.75.")
+    )
+    newest = models.PositiveIntegerField(
+        default=200, help_text=_("How many of the newest labels the accuracy is measured on.")
+    )
+    cooldown_hours = models.PositiveIntegerField(
+        default=24, help_text=_("It starts no second round before these hours are over.")
+    )
+    annotators = models.CharField(
+        max_length=10,
+        choices=[("human", _("Human")), ("simulated", _("Simulated"))],
+        default="human",
+    )
+    config = models.JSONField(
+        default=dict, blank=True, help_text=_("Settings of the rounds that it starts, as JSON.")
+    )
+    last_checked_at = models.DateTimeField(null=True, blank=True, editable=False)
+    last_value = models.FloatField(null=True, blank=True, editable=False)
+    last_judgment = models.BigIntegerField(null=True, blank=True, editable=False)  # measured up to
+    last_said = models.CharField(max_length=500, blank=True, editable=False)
+    last_fired_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(kind="new_judgments", threshold__gte=1)
+                | Q(kind="newest_accuracy", threshold__gt=0, threshold__lte=1),
+                name="round_rule_threshold_fits",
+                violation_error_message=_(
+                    "A count of judgments is 1 or more; an accuracy is a share between 0 and 1."
+                ),
+            ),
+            models.CheckConstraint(
+                condition=Q(newest__gte=20),
+                name="round_rule_newest_enough",
+                violation_error_message=_("Fewer than 20 labels say nothing about an accuracy."),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class Round(models.Model):
     """One turn of the loop: what it started from and what came out; its steps do the work."""
 
-    class Annotators(models.TextChoices):
-        HUMAN = "human", _("Human")
-        SIMULATED = "simulated", _("Simulated")
+    Annotators = Annotators
 
     number = models.PositiveIntegerField(unique=True)
     annotators = models.CharField(max_length=10, choices=Annotators, default=Annotators.HUMAN)
@@ -81,6 +139,9 @@ class Round(models.Model):
     started_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )
+    rule = models.ForeignKey(
+        RoundRule, null=True, blank=True, on_delete=models.SET_NULL, related_name="rounds"
+    )  # that started it; the reason is in its first transition
     created_at = models.DateTimeField(auto_now_add=True)
     finished_at = models.DateTimeField(null=True, blank=True)
     outcome = models.CharField(max_length=300, blank=True)  # one sentence, once finished

@@ -32,7 +32,7 @@ from generation.images import ImageError
 from generation.models import Policy, Source, default_project
 from generation.ownership import JobState, LeaseLost
 from modeling import evaluation, launch, round_config, round_steps, runs, snapshots, transitions
-from modeling.models import RewardModel, Round, RoundStep
+from modeling.models import RewardModel, Round, RoundRule, RoundStep
 from modeling.round_steps import Name, Progress, StepFailed, Waiting, Work
 from modeling.transitions import State
 
@@ -66,6 +66,7 @@ def create(
     seed: int = 0,
     config: Mapping[str, Any] | None = None,
     user: User | AnonymousUser | None = None,
+    rule: RoundRule | None = None,
     reason: str = "Started by hand.",
 ) -> Round:
     """Open a round from the active policy and reward model; RoundError leaves nothing behind."""
@@ -93,6 +94,7 @@ def create(
                 parent_policy=policy,
                 parent_reward=reward,
                 started_by=user if isinstance(user, User) else None,
+                rule=rule,
             )
             RoundStep.objects.bulk_create(
                 RoundStep(round=round_, name=name, position=position)
