@@ -254,20 +254,24 @@ def setups() -> list[Setup]:
             # The reward model's activations are gone before the VAE's are made.
             max(vae, Role(qwen(), tokens=pair).bytes()["activations"]),
         ),
-        Setup(
-            "policy, all weights, one process",
-            (
-                Role(
-                    flux(),
-                    trained="full",
-                    averages=1,
-                    frozen_copies=1,
-                    tokens=(image,),
-                    checkpointing=True,
+        *(
+            Setup(
+                f"policy, all weights, {name}",
+                (
+                    Role(
+                        flux(),
+                        trained="full",
+                        averages=1,
+                        frozen_copies=1,
+                        tokens=(image,),
+                        checkpointing=True,
+                        processes=processes,
+                    ),
+                    Role(qwen(), tokens=pair),
                 ),
-                Role(qwen(), tokens=pair),
-            ),
-            vae,
+                vae,
+            )
+            for name, processes in (("one process", 1), ("each of 8 x 80 GB (FSDP2)", 8))
         ),
         Setup(
             "reward, LoRA, 80 GB: bf16 base, 16 pairs",

@@ -24,8 +24,10 @@ from diffusers import FluxFillPipeline, FluxTransformer2DModel
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 
 from generation.diffusion.loading import load_adapter
+from modeling.policy import sharding
 
 POLICY, EMA, REFERENCE, BASE = "policy", "ema", "reference", "base"
 # Every linear map of the transformer's blocks except those that make the modulations.
@@ -112,8 +114,8 @@ class AdapterRoles:
             for name, tensor in self._own[role].items():
                 tensor.copy_(state[f"{role}.{name}"])
 
-    def save(self, directory: Path) -> None:
-        """The EMA as a LoRA in diffusers' layout, for `pipe.load_lora_weights`.
+    def weights(self, *, keep: bool = True) -> dict[str, Tensor]:
+        """The EMA as a LoRA in diffusers' layout, for `save`.
 
         A parent's scale (alpha / rank) goes into B: the file then needs no metadata, whose order
         in safetensors is random, and the same weights give the same bytes.
@@ -124,6 +126,11 @@ class AdapterRoles:
             layer = self.transformer.get_submodule(name.rsplit(".lora_", 1)[0])
             scale = layer.scaling[EMA] if ".lora_B" in name else 1.0
             layers[name] = (state[name] * scale).contiguous()
+        return layers
+
+    def save(self, directory: Path, weights: dict[str, Tensor] | None = None) -> None:
+        """Write the EMA for `pipe.load_lora_weights`."""
+        layers = self.weights() if weights is None else weights
         FluxFillPipeline.save_lora_weights(directory, transformer_lora_layers=layers)
 
 
@@ -137,22 +144,35 @@ def _tensors_of(transformer: Any, role: str) -> dict[str, Tensor]:
 
 
 class CopiedRoles:
-    """Roles as whole transformers, for full fine-tuning: the policy is the loaded one."""
+    """Roles as whole transformers, for full fine-tuning: the policy is the loaded one.
+
+    With `mesh` their weights are divided among its devices (sharding.py); the transformer comes on
+    the CPU then.
+    """
 
     output = "transformer"
 
-    def __init__(self, transformer: Any, *, parent_adapter: str = "") -> None:
+    def __init__(
+        self, transformer: Any, *, parent_adapter: str = "", mesh: DeviceMesh | None = None
+    ) -> None:
         if parent_adapter:
             # All weights are trained: the parent's adapter becomes part of them.
             load_adapter(transformer, parent_adapter, POLICY)
             transformer.fuse_lora()
             transformer.unload_lora()
         self._dtype = transformer.dtype
+        self._config = dict(transformer.config)
+
+        def placed(model: Any, *, master: bool) -> Any:
+            if mesh is not None:
+                return sharding.divide(model, mesh, master=master)
+            return model.float() if master else model
+
+        # fp32 master weights of the policy, for the reason that the EMA has them.
         self.models = {
-            REFERENCE: copy.deepcopy(transformer).requires_grad_(False),
-            EMA: copy.deepcopy(transformer).float().requires_grad_(False),
-            # fp32 master weights, for the reason that the EMA has them.
-            POLICY: transformer.float().requires_grad_(True),
+            REFERENCE: placed(copy.deepcopy(transformer).requires_grad_(False), master=False),
+            EMA: placed(copy.deepcopy(transformer).requires_grad_(False), master=True),
+            POLICY: placed(transformer.requires_grad_(True), master=True),
         }
 
     @contextmanager
@@ -175,15 +195,9 @@ class CopiedRoles:
 
     @torch.no_grad()
     def distance(self) -> float:
-        moved = [
-            (value - start.float()).square().sum()
-            for value, start in zip(
-                self.models[POLICY].parameters(),
-                self.models[REFERENCE].parameters(),
-                strict=True,
-            )
-        ]
-        return float(torch.stack(moved).sum().sqrt())
+        starts = self.models[REFERENCE].parameters()
+        pairs = zip(self.models[POLICY].parameters(), starts, strict=True)
+        return float(sharding.add_squares(value - start.float() for value, start in pairs).sqrt())
 
     def state(self) -> dict[str, Tensor]:
         return {
@@ -195,16 +209,30 @@ class CopiedRoles:
     @torch.no_grad()
     def load_state(self, state: dict[str, Tensor]) -> None:
         for role in (POLICY, EMA):
-            own = {
-                name.removeprefix(f"{role}."): tensor
-                for name, tensor in state.items()
-                if name.startswith(f"{role}.")
-            }
-            self.models[role].load_state_dict(own)
+            here = self.models[role].state_dict()
+            self.models[role].load_state_dict(
+                {
+                    name: sharding.part_of(state[f"{role}.{name}"], tensor)
+                    for name, tensor in here.items()
+                }
+            )
 
-    def save(self, directory: Path) -> None:
-        """The EMA in diffusers' layout, for `FluxTransformer2DModel.from_pretrained`."""
-        final: FluxTransformer2DModel = copy.deepcopy(self.models[EMA]).to(self._dtype)
+    @torch.no_grad()
+    def weights(self, *, keep: bool = True) -> dict[str, Tensor]:
+        """The EMA whole, for `save`. Where it is divided every process must call this, and those
+        without `keep` get nothing."""
+        found = {
+            name: sharding.whole(tensor.to(self._dtype), keep=keep)
+            for name, tensor in self.models[EMA].state_dict().items()
+        }
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
+
+    def save(self, directory: Path, weights: dict[str, Tensor] | None = None) -> None:
+        """Write the EMA for `FluxTransformer2DModel.from_pretrained`."""
+        weights = self.weights() if weights is None else weights
+        with torch.device("meta"):
+            final = FluxTransformer2DModel.from_config(self._config)
+        final.load_state_dict(weights, assign=True)
         final.save_pretrained(directory)
 
 

@@ -97,6 +97,9 @@ class PolicyConfig:
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     full_finetune: bool = False  # train all weights of the transformer instead of a LoRA
+    # full_finetune on several processes: each keeps a part of the weights, averages and moments
+    # (FSDP2, sharding.py). accelerate's FSDP configuration turns it on.
+    divide_weights: bool = False
     lora_rank: int = 16  # of a new LoRA (its alpha equals its rank); a parent's LoRA keeps its own
     ema_decay: float = 0.98  # tau, reached gradually: min(tau, (1 + step) / (10 + step))
 

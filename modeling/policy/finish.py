@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from modeling.policy.best import folder
 from modeling.policy.config import keeps_best
 from modeling.policy.trainer import Trainer
@@ -18,14 +20,14 @@ TAIL = 20  # steps at the end whose means are the result
 RESULTS = ("loss", "reward", "margin", "accuracy", "score")
 
 
-def finish(trainer: Trainer) -> dict[str, Any]:
-    """Write the EMA, the card and the result."""
+def finish(trainer: Trainer, weights: dict[str, Tensor]) -> dict[str, Any]:
+    """Write the EMA, whose weights these are, the card and the result."""
     config, run, roles = trainer.config, trainer.run, trainer.roles
     temporary = run.path / f".{roles.output}"
     shutil.rmtree(temporary, ignore_errors=True)
     best = trainer.watch.best if keeps_best(config) and trainer.watch.best.step else None
     if best is None:
-        roles.save(temporary)
+        roles.save(temporary, weights)
     else:
         shutil.copytree(folder(run, best.step), temporary)
     shutil.rmtree(run.path / roles.output, ignore_errors=True)

@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, broadcast_object_list, gather_object
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from modeling.rundir import RunError
 
@@ -22,18 +23,33 @@ REPLICATED = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MUL
 
 
 class Processes:
-    def __init__(self, accelerator: Accelerator) -> None:
-        if accelerator.distributed_type not in REPLICATED:
+    """`divides`: the trained weights are divided among the processes (sharding.py), which
+    accelerate's FSDP configuration asks for, too."""
+
+    def __init__(self, accelerator: Accelerator, *, divides: bool = False) -> None:
+        kind = accelerator.distributed_type
+        if kind not in (*REPLICATED, DistributedType.FSDP):
             raise RunError(
-                "The policy trainer keeps whole models on every process and cannot run under "
-                f"{accelerator.distributed_type.value}: choose MULTI_GPU in the accelerate "
-                "configuration, and a LoRA, float8 or NF4 base where memory is short."
+                f"The policy trainer cannot run under {kind.value}: choose MULTI_GPU or FSDP in "
+                "the accelerate configuration."
             )
+        if kind == DistributedType.FSDP and not accelerator.is_fsdp2:
+            raise RunError("The policy trainer divides weights by FSDP2: set fsdp_version to 2.")
         self.accelerator = accelerator
         self.count = accelerator.num_processes
         self.rank = accelerator.process_index
         self.is_main = accelerator.is_main_process
         self.device = accelerator.device
+        self.divides = self.count > 1 and (divides or kind == DistributedType.FSDP)
+
+    def mesh(self) -> DeviceMesh | None:
+        """The devices that weights are divided among; None where they are not."""
+        return init_device_mesh(self.device.type, (self.count,)) if self.divides else None
+
+    def most(self, count: int) -> int:
+        """How often each must evaluate a transformer of which one needs `count` evaluations: where
+        weights are divided all do it equally often."""
+        return max(self.gather([count])) if self.divides else count
 
     def part(self, count: int, *, groups_of: int = 1) -> slice:
         """This process's part of `count` samples, of which groups stay together."""
@@ -72,6 +88,11 @@ class Processes:
     def sum_gradients(self, parameters: Sequence[Tensor]) -> None:
         """Add up the processes' gradients, in one message for each kind of number."""
         if self.count == 1:
+            return
+        if self.divides:
+            for parameter in parameters:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(self.count)  # they come as means
             return
         kinds: dict[Any, list[Tensor]] = {}
         for parameter in parameters:

@@ -45,7 +45,8 @@ class Served:
 class References:
     """`staleness`: steps for which an image may be used again, None for ever. `keep_steps`: further
     steps that a stale image's file is kept for, since a resumed run repeats some. `process`: which
-    of how many this is; `wait` returns when all have called it."""
+    of how many this is; `wait` returns when all have called it. `together`: when one makes images
+    all do, though some throw theirs away."""
 
     def __init__(
         self,
@@ -55,12 +56,14 @@ class References:
         keep_steps: int = 0,
         process: tuple[int, int] = (0, 1),
         wait: Callable[[], object] = lambda: None,
+        together: bool = False,
     ) -> None:
         self.directory = directory
         self.staleness = staleness
         self.keep_steps = keep_steps
         self.process = process
         self.wait = wait
+        self.together = together
         self._places: dict[Key, list[Place]] = {}
         directory.mkdir(parents=True, exist_ok=True)
         for path in sorted(directory.glob("step-*.safetensors")):
@@ -90,6 +93,8 @@ class References:
             fresh = {keys[index]: image for index, image in zip(ours, made, strict=True)}
             if shared:
                 self._write(step, fresh)
+        elif missing and self.together:
+            make([own[0]])
         if missing and shared and self.process[1] > 1:
             self.wait()
             for path in sorted(self.directory.glob(f"step-{step:08d}-*.safetensors")):

@@ -21,6 +21,7 @@ import math
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,12 @@ from accelerate import Accelerator
 from modeling import tracking
 from modeling.policy import monitors
 from modeling.policy.best import forget_others, keep_weights
-from modeling.policy.checkpoints import resume, save_checkpoint
+from modeling.policy.checkpoints import gather, resume, save_checkpoint
 from modeling.policy.config import PolicyConfig, keeps_best
 from modeling.policy.finish import finish
 from modeling.policy.objectives.protocol import Tally, step_rng
 from modeling.policy.samples import save_grid
+from modeling.policy.sharding import clip_gradients
 from modeling.policy.trainer import Trainer, prepare
 from modeling.rundir import RunDirectory, RunError, die_with_parent
 
@@ -62,15 +64,18 @@ def train(run_dir: str | Path) -> dict[str, Any]:
             values = train_step(trainer, step)
             loading = round(trainer.sources.loading_seconds - loaded, 4)
             check(trainer, step, values)
+            saves = step % config.checkpoint_every == 0 or step == config.steps
+            state = gather(trainer) if saves else {}
             if accelerator.is_main_process:
                 taken = round(time.perf_counter() - began, 3)
                 run.log(step, **values, seconds=taken, loading_seconds=loading)
                 run.progress(step, config.steps, f"{label} {values[key]:.2f}")
-                if step % config.checkpoint_every == 0 or step == config.steps:
-                    run.save_checkpoint(step, lambda path: save_checkpoint(trainer, path))
+                if saves:
+                    run.save_checkpoint(step, partial(save_checkpoint, trainer, state=state))
                     forget_others(run, trainer.watch.best)
         accelerator.wait_for_everyone()
-        return finish(trainer) if accelerator.is_main_process else {}
+        weights = trainer.roles.weights(keep=accelerator.is_main_process)
+        return finish(trainer, weights) if accelerator.is_main_process else {}
 
 
 def learning_rate(config: PolicyConfig, step: int) -> float:
@@ -104,7 +109,7 @@ def train_step(trainer: Trainer, step: int) -> dict[str, Any]:
         tally.add(objective.forward_backward(part, share), share)
     tally.outcomes = processes.gather(tally.outcomes)
     processes.sum_gradients(roles.parameters())
-    norm = float(torch.nn.utils.clip_grad_norm_(roles.parameters(), config.max_grad_norm))
+    norm = clip_gradients(roles.parameters(), config.max_grad_norm)
     trainer.optimizer.step()
     roles.update_ema(min(config.ema_decay, (1 + step) / (10 + step)))
     values = tally.values(cap=config.cap)
@@ -160,10 +165,13 @@ def _keep_best(trainer: Trainer, step: int, signs: dict[str, Any]) -> None:
     """Judge the EMA; adds to the signs."""
     best = trainer.watch.best
     signs["ema_margin"] = trainer.watch.judge_ema(trainer.watch_sampler, trainer.roles, trainer.vlm)
-    if best.improves(signs["ema_margin"], monitors.beyond(signs, trainer.config.monitor)):
+    past = monitors.beyond(signs, trainer.config.monitor)
+    if trainer.processes.decide(best.improves(signs["ema_margin"], past)):
         best.load_state({"step": step, "score": signs["ema_margin"], "signs": signs})
-        if trainer.processes.is_main:
-            keep_weights(trainer.run, best, trainer.roles.save)
+        roles, main_process = trainer.roles, trainer.processes.is_main
+        weights = roles.weights(keep=main_process)
+        if main_process:
+            keep_weights(trainer.run, best, partial(roles.save, weights=weights))
 
 
 def main(arguments: list[str] | None = None) -> int:

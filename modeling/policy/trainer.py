@@ -18,6 +18,7 @@ from modeling.policy.pairs import Pair, only_direct, read_pairs
 from modeling.policy.placement import compile_blocks, quantised_loading, store_in_float8
 from modeling.policy.processes import Processes
 from modeling.policy.rollouts import Sampler
+from modeling.policy.sharding import place_others
 from modeling.policy.sources import Sources, read_rows
 from modeling.policy.watch import Watch, spread, start_watch
 from modeling.reward.vlm import RewardVLM, load_reward_vlm
@@ -44,6 +45,7 @@ class Trainer:
 def prepare(run: RunDirectory, config: PolicyConfig, accelerator: Accelerator) -> Trainer:
     torch.manual_seed(config.seed)
     device, dtype = accelerator.device, getattr(torch, config.dtype)
+    processes = _processes(config, accelerator)
     place = run.path / config.sources  # an absolute path stays as it is
     rows = read_rows(place)
     training = [row for row in rows if row.split == "train"]
@@ -59,10 +61,13 @@ def prepare(run: RunDirectory, config: PolicyConfig, accelerator: Accelerator) -
             )
     models = load_models(
         dataclasses.replace(config.policy, adapter=""),
-        device=device,
+        # What is to be divided goes to the devices in parts.
+        device="cpu" if processes.divides else device,
         dtype=dtype,
         quantization_config=quantised_loading(config.base_storage, dtype),
     )
+    if processes.divides:
+        place_others(models, device)
     vlm = _reward_model(config.reward, config, device)
     held_out_vlm = None
     if config.held_out.location:
@@ -87,7 +92,8 @@ def prepare(run: RunDirectory, config: PolicyConfig, accelerator: Accelerator) -
     adapter = config.policy.adapter
     roles: Roles
     if config.full_finetune:
-        roles = CopiedRoles(models.transformer, parent_adapter=adapter)
+        mesh = processes.mesh()
+        roles = CopiedRoles(models.transformer, parent_adapter=adapter, mesh=mesh)
     else:
         roles = AdapterRoles(models.transformer, rank=config.lora_rank, parent_adapter=adapter)
 
@@ -97,7 +103,7 @@ def prepare(run: RunDirectory, config: PolicyConfig, accelerator: Accelerator) -
     parts = Parts(
         config=config,
         directory=run.path,
-        processes=Processes(accelerator),
+        processes=processes,
         vlm=vlm,
         roles=roles,
         sampler=sampler,
@@ -107,7 +113,7 @@ def prepare(run: RunDirectory, config: PolicyConfig, accelerator: Accelerator) -
     return Trainer(
         config=config,
         accelerator=accelerator,
-        processes=parts.processes,
+        processes=processes,
         run=run,
         models=models,
         vlm=vlm,
@@ -121,6 +127,18 @@ def prepare(run: RunDirectory, config: PolicyConfig, accelerator: Accelerator) -
         ),
         watch=start_watch(config, watch_sampler, roles, watched, held_out_vlm),
     )
+
+
+def _processes(config: PolicyConfig, accelerator: Accelerator) -> Processes:
+    processes = Processes(accelerator, divides=config.divide_weights)
+    if processes.divides and not config.full_finetune:
+        raise RunError(
+            "Weights are divided among processes in full fine-tuning alone: set full_finetune, or "
+            "train the LoRA under MULTI_GPU, where every process keeps the base."
+        )
+    if processes.divides and "transformer" in config.compile:
+        raise RunError("compile 'transformer' needs whole weights: leave it out where FSDP2 runs.")
+    return processes
 
 
 def _pairs(run: RunDirectory, config: PolicyConfig) -> dict[str, list[Pair]] | None:

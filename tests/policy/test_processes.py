@@ -140,7 +140,10 @@ def test_it_refuses_a_batch_that_does_not_divide() -> None:
         _Third().part(18, groups_of=4)
 
 
-def test_it_refuses_to_divide_the_weights() -> None:
-    accelerator: Any = SimpleNamespace(distributed_type=DistributedType.FSDP)
-    with pytest.raises(RunError, match="cannot run under FSDP: choose MULTI_GPU"):
+def test_it_refuses_other_ways_to_divide_weights() -> None:
+    accelerator: Any = SimpleNamespace(distributed_type=DistributedType.DEEPSPEED)
+    with pytest.raises(RunError, match="cannot run under DEEPSPEED: choose MULTI_GPU or FSDP"):
+        Processes(accelerator)
+    accelerator = SimpleNamespace(distributed_type=DistributedType.FSDP, is_fsdp2=False)
+    with pytest.raises(RunError, match="set fsdp_version to 2"):
         Processes(accelerator)

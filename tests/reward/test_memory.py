@@ -60,7 +60,10 @@ def test_its_setups_fit_the_cards_they_are_for(capsys: pytest.CaptureFixture[str
             assert total < 0.9 * 24
         elif "80 GB" in name:
             assert total < 0.9 * 80e9 / GIB
-    (all_weights,) = (total for name, total in found.items() if name.startswith("policy, all"))
+    all_weights = found["policy, all weights, one process"]
     assert all_weights > 200
+    # Divided but for the reward model and the activations.
+    rest = all_weights - 8 * found["policy, all weights, each of 8 x 80 GB (FSDP2)"]
+    assert -rest / 7 == pytest.approx(15.4 + 9.5, abs=0.5)
     assert main() == 0
     assert f"{all_weights:.1f}" in capsys.readouterr().out

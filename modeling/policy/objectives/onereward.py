@@ -125,7 +125,8 @@ class OneReward(Stateless):
         config, sampler, batch = self.parts.config, self.parts.sampler, material.batch
         noise = sampler.noise(batch, material.seeds)
         sigmas = sampler.sigmas(noise)
-        stop = None if config.straight_through else int(material.at.max())
+        last = self.parts.processes.most(int(material.at.max()))
+        stop = None if config.straight_through else last
         with self.parts.roles.acting(POLICY) as transformer:
             seen = sampler.trajectory(transformer, noise, batch, stop)  # (steps + 1, B, S, C)
         rows = torch.arange(len(material))

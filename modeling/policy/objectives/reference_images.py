@@ -28,6 +28,7 @@ class ReferenceImages:
             keep_steps=3 * config.checkpoint_every,
             process=(parts.processes.rank, parts.processes.count),
             wait=parts.processes.wait,
+            together=parts.processes.divides,
         )
 
     def get(self, step: int, batch: Batch, numbers: Sequence[int]) -> Served:
