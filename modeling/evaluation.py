@@ -18,7 +18,7 @@ from generation import candidates, images
 from generation.models import Policy, Source
 from modeling import gates, policy_inputs, snapshots
 from modeling.models import Evaluation, EvaluationPair, RewardModel, Snapshot, TrainingRun
-from modeling.statistics import bootstrap, p_worse, paired_difference, win_tie_lose
+from modeling.statistics import bootstrap, mcnemar, p_worse, paired_difference, win_tie_lose
 
 # Mean ground-truth scores closer than this, and margins closer than that, count as alike.
 SCORE_TIE = 0.02
@@ -86,8 +86,16 @@ def compare_rewards(
         return RewardComparison(
             new=_reward_row(new, snapshot, figures[0]),
             last=_reward_row(last, snapshot, figures[1]),
-            overall=evaluate.compare(outcomes[1], outcomes[0])["overall"],
+            overall=evaluate.compare(outcomes[1], outcomes[0])["overall"] | _flips(*outcomes),
         )
+
+
+def _flips(new: list[Any], last: list[Any]) -> dict[str, Any]:
+    """Pairs that only one of the two models orders as people did, and McNemar's exact test."""
+    before = {one.key: one.correct for one in last if one.relation == "direct"}
+    steps = [one.correct - before[one.key] for one in new if one.relation == "direct"]
+    gained, lost = sum(step > 0 for step in steps), sum(step < 0 for step in steps)
+    return {"gained": gained, "lost": lost, "p": mcnemar(gained, lost)}
 
 
 def _outcomes(model: RewardModel, snapshot: Snapshot) -> tuple[dict[str, Any], list[Any]]:
@@ -155,6 +163,7 @@ def evaluate_policy(
     sources: Sequence[Source],
     seed: int = 0,
     judge: RewardModel | None = None,
+    reward: RewardModel | None = None,
     sampling: Sampling | None = None,
     progress: Progress | None = None,
     stored: Callable[[Evaluation], None] | None = None,
@@ -162,7 +171,8 @@ def evaluate_policy(
     """Sample every source under both policies with the same noise and compare them pair by pair.
 
     `judge` is a reward model that did not train the policy; its margins are reported, and decide
-    only where no ground truth exists. `stored` is called in the transaction that stores the row.
+    only where no ground truth exists. `reward` is the one that did train it. `stored` is called in
+    the transaction that stores the row.
     """
     if not sources:
         raise EvaluationError(
@@ -173,9 +183,10 @@ def evaluate_policy(
     pairs = _sample(policy, parent, list(sources), seed, sampling, progress)
     for pair in pairs:
         _measure(pair)
-    if judge is not None:
-        _judge(pairs, judge)
-    figures = policy_figures(pairs, judge=judge)
+    for model, key in ((judge, "margin"), (reward, "reward_margin")):
+        if model is not None:
+            _judge(pairs, model, key)
+    figures = policy_figures(pairs, judge=judge, reward=reward)
     config = {"seed": seed, "sampling": asdict(sampling), "judge": judge.name if judge else None}
     pictures = [(images.store(pair.parent), images.store(pair.new)) for pair in pairs]
     with transaction.atomic():
@@ -261,7 +272,7 @@ def _psnr(picture: PILImage.Image, source: PILImage.Image, where: np.ndarray) ->
     return PSNR_CAP if error == 0 else min(PSNR_CAP, 10 * float(np.log10(255**2 / error)))
 
 
-def _judge(pairs: list[Pair], judge: RewardModel) -> None:
+def _judge(pairs: list[Pair], judge: RewardModel, key: str) -> None:
     from modeling.judging import Judge
 
     jury = Judge(judge.location, judge.adapter)
@@ -272,13 +283,15 @@ def _judge(pairs: list[Pair], judge: RewardModel) -> None:
             continue
         source, mask = inputs_at(pair.source, pair.new.size)
         values = jury.margins(pair.new, pair.parent, source, mask, list(queries.values()))
-        pair.scores["margin"] = dict(zip(queries, values, strict=True))
+        pair.scores[key] = dict(zip(queries, values, strict=True))
 
 
 # --- figures ---
 
 
-def policy_figures(pairs: list[Pair], *, judge: RewardModel | None = None) -> dict[str, Any]:
+def policy_figures(
+    pairs: list[Pair], *, judge: RewardModel | None = None, reward: RewardModel | None = None
+) -> dict[str, Any]:
     """The keys of `run_round --json`, and what the gate needs besides."""
     tasks: dict[str, list[Pair]] = defaultdict(list)
     for pair in pairs:
@@ -289,7 +302,8 @@ def policy_figures(pairs: list[Pair], *, judge: RewardModel | None = None) -> di
         "dimensions": {},
         "p_worse": {},
         "outside_psnr": _outside(pairs),
-        "margin": _margins(tasks, judge),
+        "margin": _margins(tasks, judge, "margin"),
+        "reward_margin": _margins(tasks, reward, "reward_margin"),
     }
     known = {task: [p for p in group if p.usable is not None] for task, group in tasks.items()}
     known = {task: group for task, group in known.items() if group}
@@ -344,18 +358,18 @@ def _outside(pairs: list[Pair]) -> dict[str, Any]:
     return asdict(paired_difference([a for a, _ in measured], [b for _, b in measured]))
 
 
-def judged(pairs: list[Pair]) -> list[Pair]:
-    return [pair for pair in pairs if pair.scores.get("margin")]
+def judged(pairs: list[Pair], key: str = "margin") -> list[Pair]:
+    return [pair for pair in pairs if pair.scores.get(key)]
 
 
-def _margins(tasks: dict[str, list[Pair]], judge: RewardModel | None) -> dict[str, Any]:
+def _margins(tasks: dict[str, list[Pair]], judge: RewardModel | None, key: str) -> dict[str, Any]:
     """Mean margin of new over parent per task: log-odds over both orders and all dimensions."""
     if judge is None:
         return {}
     table = {}
     groups = {**tasks, "all": [pair for group in tasks.values() for pair in group]}
     for name, group in groups.items():
-        values = [float(np.mean(list(pair.scores["margin"].values()))) for pair in judged(group)]
+        values = [float(np.mean(list(pair.scores[key].values()))) for pair in judged(group, key)]
         if values:
             interval = bootstrap(values)
             table[name] = {

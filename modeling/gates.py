@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from modeling.statistics import holm, wilson
+from modeling.statistics import Interval, holm, wilson
 
 # A cell of the accuracy table with fewer held-out comparisons than this says little by itself: .75
 # on 16 is not above chance. With the other tasks' it is judged, and alone that it is not below.
@@ -16,6 +16,8 @@ SOME = 10
 # From this many comparisons on a figure stands by itself.
 ENOUGH = 60
 PROMPT_SWAP = 0.85
+# From this many of the newest labels on they may shut the gate.
+LEAST = 20
 # 5 % two-sided: "worse" is one side of it.
 ALPHA = 0.025
 # Outside the mask a new policy may lose this many dB against its parent.
@@ -27,9 +29,29 @@ class Gate:
     passed: bool
     reason: str
     figure: str = ""
+    # Every figure that was looked at; see `check`.
+    checks: list[dict[str, Any]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        return {"passed": self.passed, "reason": self.reason, "figure": self.figure}
+        return asdict(self)
+
+
+def check(
+    name: str, passed: bool | None, reason: str = "", *, asked: str = "", **figures: Any
+) -> dict[str, Any]:
+    """One figure of a gate: n, parent, new, difference, low, high, p as far as it has them.
+
+    `asked` is what it must be; without a verdict (None) it is only shown.
+    """
+    return {"name": name, "passed": passed, "reason": reason, "asked": asked, **figures}
+
+
+def _decide(checks: list[dict[str, Any]], gate: Gate) -> Gate:
+    """The gate's own decision, unless one of the other figures speaks against it."""
+    against = next((one for one in checks if one["passed"] is False), None)
+    if not gate.passed or against is None:
+        return replace(gate, checks=checks)
+    return Gate(False, against["reason"], gate.figure, checks)
 
 
 def unusable_dimensions(
@@ -80,13 +102,79 @@ def reward_gate(
     comparison: Mapping[str, Any],
     excluded: Sequence[Sequence[str]],
     prompt_swap_threshold: float = PROMPT_SWAP,
+    newest: Sequence[Interval] = (),
+    newest_accuracy: float = 0.0,
 ) -> Gate:
     """Is the new reward model better than the last one on the same held-out pairs?
 
     `comparison` holds both accuracies over those pairs and the paired interval of their difference
     (`parent`, `new`, `difference`, `low`, `high`, `n`); `excluded` is what `unusable_dimensions`
-    found.
+    found; `newest` are both models' accuracies on the newest labels, the last one's first.
     """
+    decided = _on_held_out_pairs(new, last, comparison, excluded, prompt_swap_threshold)
+    keys = ("n", "parent", "new", "difference", "low", "high", "p")
+    pairs = {key: comparison.get(key) for key in keys}
+    swap = (new.get("prompt_swap") or {}).get("overall") or {"n": 0}
+    checks = [check("pairs", decided.passed, decided.reason, asked="> 0", **pairs)]
+    if newest:
+        checks.append(_drift(*newest, floor=newest_accuracy))
+    if swap["n"]:
+        seen = not _blind(swap, prompt_swap_threshold)
+        checks.append(
+            check(
+                "prompt_swap",
+                seen,
+                asked=f"≥ {prompt_swap_threshold:.0%}",
+                n=swap["n"],
+                parent=last.get("prompt_swap_accuracy"),
+                new=swap["accuracy"],
+                low=swap["low"],
+                high=swap["high"],
+                of_new=True,
+            )
+        )
+    return _decide(checks, decided)
+
+
+def _drift(last: Interval, new: Interval, *, floor: float) -> dict[str, Any]:
+    """Accuracy on the newest labels. A model that was good and is now wrong about most of them says
+    that people began to judge otherwise, or that somebody judges the wrong way round."""
+    against = last.n >= LEAST and last.high < 0.5
+    weak = new.n >= LEAST and new.high < floor
+    reason = ""
+    if against:
+        reason = (
+            f"The active reward model is right on only {last.value:.0%} of the newest {last.n} "
+            f"labels (95 % {last.low:.0%}–{last.high:.0%}), fewer than chance: labels and model "
+            "contradict each other. Look whether somebody labels the wrong way round before a "
+            "model learns from it."
+        )
+    elif weak:
+        reason = (
+            f"The new reward model is right on {new.value:.0%} of the newest {new.n} labels (95 % "
+            f"{new.low:.0%}–{new.high:.0%}), and {floor:.0%} is asked for."
+        )
+    return check(
+        "newest",
+        not (against or weak),
+        reason,
+        asked=f"≥ {floor:.0%}" if floor else "",
+        n=new.n,
+        parent=last.value,
+        new=new.value,
+        low=new.low,
+        high=new.high,
+        of_new=True,
+    )
+
+
+def _on_held_out_pairs(
+    new: Mapping[str, Any],
+    last: Mapping[str, Any],
+    comparison: Mapping[str, Any],
+    excluded: Sequence[Sequence[str]],
+    prompt_swap_threshold: float,
+) -> Gate:
     if comparison["n"] == 0:
         return Gate(
             False,
@@ -143,23 +231,66 @@ def _blind(swap: Mapping[str, Any], threshold: float) -> bool:
     return swap["n"] >= ENOUGH or swap["high"] < threshold
 
 
-def policy_gate(figures: Mapping[str, Any], *, alarm: str) -> Gate:
+def policy_gate(figures: Mapping[str, Any], *, alarm: str, psnr_loss: float = PSNR_LOSS) -> Gate:
     """May the new policy make the next candidates? Decided on ground truth where there is any.
 
     Without ground truth a judge that did not train the policy must prefer it. The reward alone
-    never decides: the surroundings must be kept and the training's hacking alarm silent.
+    never decides: the surroundings must be kept, the training's hacking alarm silent, and neither
+    the reward nor the held-out judge may clearly prefer the parent on held-out sources.
     """
-    outside = figures["outside_psnr"]
-    if alarm:
-        return Gate(False, f"The training's alarm for reward hacking went off: {alarm}", "alarm")
-    if outside["n"] and outside["new"] < outside["parent"] - PSNR_LOSS:
-        return Gate(
-            False,
+    decided = _by_ground_truth(figures) if figures.get("usable") else _by_judge(figures)
+    said = f"The training's alarm for reward hacking went off: {alarm}" if alarm else ""
+    checks = [
+        check("alarm", not alarm, said),
+        _surroundings(figures["outside_psnr"], psnr_loss),
+        *_preferred(figures),
+    ]
+    if overall := (figures.get("usable") or {}).get("all"):
+        keys = ("n", "parent", "new", "difference", "low", "high")
+        found = {key: overall.get(key) for key in keys}
+        checks.append(check("usable", decided.passed, decided.reason, asked="> 0", **found))
+    # Of several reasons the plainest is told: what the policy did, then who prefers it.
+    first = [one for one in checks[:2] if one["passed"] is False]
+    if first:
+        figure = "alarm" if alarm else "surroundings changed"
+        return Gate(False, first[0]["reason"], figure, checks)
+    return _decide(checks, decided)
+
+
+def _surroundings(outside: Mapping[str, Any], loss: float) -> dict[str, Any]:
+    kept = not outside["n"] or outside["new"] >= outside["parent"] - loss
+    reason = ""
+    if not kept:
+        reason = (
             f"Outside the mask the new policy keeps the source worse: {outside['parent']:.1f} → "
-            f"{outside['new']:.1f} dB.",
-            "surroundings changed",
+            f"{outside['new']:.1f} dB."
         )
-    return _by_ground_truth(figures) if figures.get("usable") else _by_judge(figures)
+    keys = ("n", "parent", "new", "difference", "low", "high")
+    found = {key: outside.get(key) for key in keys}
+    return check("outside_psnr", kept, reason, asked=f"≥ −{loss:g} dB", unit="dB", **found)
+
+
+def _preferred(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What the reward model says that trained the policy, and what one says that did not."""
+    who = {"reward_margin": "reward model that trained it", "margin": "held-out reward model"}
+    found = []
+    for key, name in who.items():
+        judged = (figures.get(key) or {}).get("all")
+        if not judged:
+            continue
+        worse = judged["high"] < 0
+        reason = ""
+        if worse:
+            reason = (
+                f"On held-out sources the {name}, '{judged['judge']}', prefers the parent (margin "
+                f"{judged['mean']:+.2f}, 95 % {judged['low']:+.2f} to {judged['high']:+.2f}, "
+                f"n = {judged['n']})."
+            )
+        numbers = {one: judged[one] for one in ("n", "low", "high")}
+        numbers |= {"difference": judged["mean"], "judge": judged["judge"]}
+        asked = "> 0" if key == "margin" and not figures.get("usable") else "not below 0"
+        found.append(check(key, not worse, reason, asked=asked, unit="logits", **numbers))
+    return found
 
 
 def _by_ground_truth(figures: Mapping[str, Any]) -> Gate:

@@ -10,6 +10,7 @@ from annotation.models import Judgment, JudgmentQuerySet
 from generation.models import Split
 from modeling import snapshots
 from modeling.evaluation import EvaluationError
+from modeling.judging import Judge
 from modeling.models import RewardModel
 from modeling.statistics import Interval, wilson
 
@@ -35,7 +36,6 @@ def accuracy(models: list[RewardModel], judgments: list[int]) -> list[Interval]:
     from annotation import datasets
     from modeling.reward.data import Pictures, Snapshot, pairs_of
     from modeling.reward.evaluate import outcomes
-    from modeling.reward.vlm import load_reward_vlm
     from modeling.rundir import RunError
 
     snapshots.root().mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ def accuracy(models: list[RewardModel], judgments: list[int]) -> list[Interval]:
         pairs = [pair for split in Split.values for pair in pairs_of(snapshot, split)]
         found = []
         for model in models:
-            vlm = load_reward_vlm(model.location, adapter=model.adapter)
+            vlm = Judge(model.location, model.adapter).vlm
             answers = outcomes(vlm, pairs, Pictures(snapshot, vlm.view))
             right = [one.correct for one in answers if one.relation == "direct"]
             found.append(wilson(sum(right), len(right)))

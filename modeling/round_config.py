@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from modeling.evaluation import Sampling
-from modeling.gates import PROMPT_SWAP
+from modeling.gates import PROMPT_SWAP, PSNR_LOSS
 from modeling.models import Round
 
 
@@ -35,6 +35,22 @@ class RoundConfig:
     earlier_labels: bool = False
     # Below this share of right answers to the prompt-swap test the reward gate stays shut.
     prompt_swap_threshold: float = PROMPT_SWAP
+    # The reward gate looks at this many of the newest labels that no model learnt from; 0: none.
+    newest_labels: int = 200
+    # It stays shut when the new model's accuracy on them lies clearly below this.
+    newest_accuracy: float = 0.0
+    # Name of a reward model that compares the policies; "" is the one that the round started from.
+    held_out_reward: str = ""
+    # Outside the mask the new policy may lose this many dB against its parent.
+    psnr_loss: float = PSNR_LOSS
+    # Pairs of pictures that people compare blind before the promotion; 0: none.
+    human_comparisons: int = 0
+    # How many people see each of them.
+    human_overlap: int = 1
+    # The new policy's share of wins (ties count half) that the check asks for, and how: its 95 %
+    # interval must not lie below ("not_worse") or must lie above ("better").
+    human_share: float = 0.5
+    human_rule: str = "not_worse"
     # Go on after a gate that did not open, to see the figures; nothing is promoted then.
     keep_going: bool = False
     # Let the new models make the next round's candidates when all gates opened.
@@ -52,17 +68,24 @@ class RoundConfig:
             ("evaluation_sources_per_task", 1),
             ("evaluation_seed", 0),
             ("min_judgments", 1),
+            ("newest_labels", 0),
+            ("human_comparisons", 0),
+            ("human_overlap", 1),
         ):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < low:
                 raise ValueError(f"{name} must be a whole number from {low} on, not {value!r}")
-        for name in ("noise", "prompt_swap_threshold"):
+        for name in ("noise", "prompt_swap_threshold", "newest_accuracy", "human_share"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 <= value <= 1:
                 raise ValueError(f"{name} must lie between 0 and 1, not {value!r}")
         for name in ("collect", "earlier_labels", "keep_going", "promote", "approval"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be true or false, not {getattr(self, name)!r}")
+        if self.human_rule not in ("not_worse", "better"):
+            raise ValueError(f"human_rule must be 'not_worse' or 'better', not {self.human_rule!r}")
+        if not isinstance(self.psnr_loss, int | float) or self.psnr_loss < 0:
+            raise ValueError(f"psnr_loss must be 0 or more decibels, not {self.psnr_loss!r}")
         for name in ("reward", "policy"):
             if not isinstance(getattr(self, name), dict):
                 raise ValueError(f"{name} must be an object of settings")

@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from generation.models import Split
-from modeling import evaluation, gates, runs
-from modeling.models import Evaluation, Snapshot, TrainingRun
-from modeling.round_work import Name, StepFailed, Work, pick, tasks_of
-
-NO_POLICY = "There is no new policy."
+from modeling import evaluation, gates, newest, runs
+from modeling.models import Evaluation, RewardModel, Round, Snapshot, TrainingRun
+from modeling.round_work import NO_POLICY, Name, StepFailed, Work, pick, tasks_of
 
 
 def gate_reward(work: Work) -> dict[str, Any]:
@@ -22,12 +20,17 @@ def gate_reward(work: Work) -> dict[str, Any]:
     found = evaluation.compare_rewards(new, last, snapshot, run)
     new.excluded = gates.unusable_dimensions(found.new.figures, last.excluded)
     new.save(update_fields=["excluded"])
+    simulated = work.round.annotators == Round.Annotators.SIMULATED
+    labels = newest.unseen(new, simulated=simulated).values_list("pk", flat=True)
+    ids = list(labels[: work.config.newest_labels])
     gate = gates.reward_gate(
         new=found.new.figures,
         last=found.last.figures,
         comparison=found.overall,
         excluded=new.excluded,
         prompt_swap_threshold=work.config.prompt_swap_threshold,
+        newest=newest.accuracy([last, new], ids) if ids else (),
+        newest_accuracy=work.config.newest_accuracy,
     )
     return {**gate.as_dict(), "comparison": found.overall, "excluded": new.excluded}
 
@@ -46,6 +49,9 @@ def evaluate(work: Work) -> dict[str, Any]:
             work.config.evaluation_seed,
         )
     ]
+    # Whoever trained the policy does not judge it; what the other reward model says is shown.
+    reward = work.round.reward_model or work.round.parent_reward
+    judge = held_out_reward(work.config.held_out_reward) or work.round.parent_reward
     # Everything is measured again or not at all: an evaluation row is written in one piece, with
     # the step's note of it.
     made = Evaluation.objects.filter(pk=work.step.result.get("evaluation")).first()
@@ -54,7 +60,8 @@ def evaluate(work: Work) -> dict[str, Any]:
         parent,
         sources=sources,
         seed=work.config.evaluation_seed,
-        judge=work.round.parent_reward,
+        judge=judge if judge != reward else None,
+        reward=reward,
         sampling=work.config.sampling,
         progress=work.every("pictures"),
         stored=lambda row: work.note(evaluation=row.pk),
@@ -77,8 +84,16 @@ def gate_policy(work: Work) -> dict[str, Any]:
         )
     made = Evaluation.objects.get(pk=work.before(Name.EVALUATE).result["evaluation"])
     run = TrainingRun.objects.get(pk=work.before(Name.TRAIN_POLICY).result["run"])
-    return gates.policy_gate(made.figures, alarm=runs.alarm(run)).as_dict()
+    gate = gates.policy_gate(made.figures, alarm=runs.alarm(run), psnr_loss=work.config.psnr_loss)
+    return gate.as_dict()
 
 
-def human_check(work: Work) -> dict[str, Any]:
-    return {"skipped": "The round's settings ask for no comparison by people."}
+def held_out_reward(name: str) -> RewardModel | None:
+    """The reward model of that name; StepFailed where a name is given and there is none."""
+    found = RewardModel.objects.filter(name=name).first() if name else None
+    if name and found is None:
+        raise StepFailed(
+            f"There is no reward model '{name}' to judge the policy (held_out_reward). Register "
+            "it in the admin and run the step again, or skip the step."
+        )
+    return found

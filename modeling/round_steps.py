@@ -6,7 +6,6 @@ that runs again goes on with the same generation run, campaign, snapshot and tra
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,8 +17,8 @@ from annotation.counts import judged_share
 from annotation.models import Campaign, Judgment, JudgmentQuerySet
 from generation import audit, candidates, policies
 from generation.models import GenerationRun, Source, Split, Verb
-from generation.ownership import JobState, LeaseLost
-from modeling import round_config, round_gates, runs, snapshots
+from generation.ownership import JobState
+from modeling import human_check, round_config, round_gates, runs, snapshots
 from modeling.models import RewardModel, Round, TrainingRun
 from modeling.round_work import (
     Name,
@@ -28,7 +27,9 @@ from modeling.round_work import (
     Waiting,
     Work,
     bring_to_end,
+    free_name,
     pick,
+    simulate,
     tasks_of,
 )
 
@@ -67,24 +68,7 @@ def label(work: Work) -> dict[str, Any]:
         return {"skipped": "There are no new sets to label; earlier labels are learnt from."}
     campaign = work.round.campaign or _open_campaign(work)
     if work.round.annotators == Round.Annotators.SIMULATED:
-        from modeling.simulation import simulate
-
-        _, total = judged_share(campaign)
-        before, _ = judged_share(campaign)
-
-        def labelled(done: int) -> None:
-            if work.lost.is_set():
-                raise LeaseLost(f"{work.step} is no longer owned here")
-            if done % 20 == 0 or before + done == total:
-                work.tell(before + done, total, f"{before + done} of {total} sets labelled")
-
-        simulate(
-            campaign=campaign,
-            noise=work.config.noise,
-            # A step that goes on after a crash must not repeat the slips it has made.
-            seed=work.round.seed + 1_000_003 * before,
-            progress=labelled,
-        )
+        simulate(work, campaign)
     elif not labelled_enough(work.round):
         raise Waiting("Waiting for people.")
     return close_labelling(work.round)
@@ -106,13 +90,6 @@ def _open_campaign(work: Work) -> Campaign:
         work.note(campaign=campaign.pk)
     round_.campaign = campaign
     return campaign
-
-
-def free_name(name: str) -> str:
-    """The name, with a number where a campaign before has taken it."""
-    taken = set(Campaign.objects.filter(name__startswith=name).values_list("name", flat=True))
-    names = (name if number == 1 else f"{name} ({number})" for number in itertools.count(1))
-    return next(one for one in names if one not in taken)
 
 
 def campaigns_of(round_: Round) -> list[Campaign]:
@@ -287,7 +264,7 @@ WORK: dict[str, Callable[[Work], dict[str, Any]]] = {
     Name.TRAIN_POLICY: train_policy,
     Name.EVALUATE: round_gates.evaluate,
     Name.GATE_POLICY: round_gates.gate_policy,
-    Name.HUMAN_CHECK: round_gates.human_check,
+    Name.HUMAN_CHECK: human_check.human_check,
     Name.PROMOTE: promote,
 }
 GATES = (Name.GATE_REWARD, Name.GATE_POLICY, Name.HUMAN_CHECK)

@@ -15,7 +15,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from generation import audit
 from generation.access import needs, user_of
 from generation.models import Role, Verb
-from modeling import round_decisions, rounds
+from modeling import gate_table, round_decisions, rounds
 from modeling.models import Round, RoundStep
 from modeling.round_steps import Name
 
@@ -23,7 +23,12 @@ from modeling.round_steps import Name
 def history(round_: Round) -> dict[str, Any]:
     """What the round's page says about its course."""
     step = rounds.current_step(round_)
+    compares = step is not None and step.name == Name.HUMAN_CHECK and step.is_waiting
     return {
+        "checks": gate_table.rows(round_),
+        "comparison": {"campaign": step.result.get("campaign"), "message": step.message}
+        if step is not None and compares
+        else None,
         "transitions": round_.transitions.select_related("actor").order_by("-pk"),
         "asks_approval": step is not None
         and step.name == Name.PROMOTE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +11,8 @@ from typing import Any
 
 from django.db import DatabaseError, connections
 
-from annotation.models import Criterion
+from annotation.counts import judged_share
+from annotation.models import Campaign, Criterion
 from generation import candidates
 from generation.models import Source, Split, Task, default_project
 from generation.ownership import Job, JobState, LeaseLost
@@ -20,6 +22,7 @@ from modeling.models import Round, RoundStep
 Name = RoundStep.Name
 Progress = Callable[[int, int, str], None]
 WATCH_SECONDS = 2.0
+NO_POLICY = "There is no new policy."
 
 
 class StepFailed(Exception):
@@ -132,3 +135,31 @@ def _mirrored(work: Work, job: Job) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
+
+
+def simulate(work: Work, campaign: Campaign) -> None:
+    """Let simulated annotators judge what is left of the campaign."""
+    from modeling import simulation
+
+    before, total = judged_share(campaign)
+
+    def labelled(done: int) -> None:
+        if work.lost.is_set():
+            raise LeaseLost(f"{work.step} is no longer owned here")
+        if done % 20 == 0 or before + done == total:
+            work.tell(before + done, total, f"{before + done} of {total} sets labelled")
+
+    simulation.simulate(
+        campaign=campaign,
+        noise=work.config.noise,
+        # A step that goes on after a crash must not repeat the slips it has made.
+        seed=work.round.seed + 1_000_003 * before,
+        progress=labelled,
+    )
+
+
+def free_name(name: str) -> str:
+    """The name, with a number where a campaign before has taken it."""
+    taken = set(Campaign.objects.filter(name__startswith=name).values_list("name", flat=True))
+    names = (name if number == 1 else f"{name} ({number})" for number in itertools.count(1))
+    return next(one for one in names if one not in taken)

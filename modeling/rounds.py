@@ -31,7 +31,16 @@ from generation.candidates import CandidateError
 from generation.images import ImageError
 from generation.models import Policy, Source, default_project
 from generation.ownership import JobState, LeaseLost
-from modeling import evaluation, launch, round_config, round_steps, runs, snapshots, transitions
+from modeling import (
+    evaluation,
+    human_check,
+    launch,
+    round_config,
+    round_steps,
+    runs,
+    snapshots,
+    transitions,
+)
 from modeling.models import RewardModel, Round, RoundRule, RoundStep
 from modeling.round_steps import Name, Progress, StepFailed, Waiting, Work
 from modeling.transitions import State
@@ -81,6 +90,11 @@ def create(
         values = round_config.complete(config or {}, annotators)
     except RunError as error:
         raise RoundError(str(error)) from error
+    held_out = values["held_out_reward"]
+    if held_out and not RewardModel.objects.filter(name=held_out).exists():
+        raise RoundError(
+            _("There is no reward model “%(name)s” (held_out_reward).") % {"name": held_out}
+        )
     policy, reward = _starting_models()
     _require_sources(annotators)
     try:
@@ -176,6 +190,9 @@ def waits_for_people(step: RoundStep) -> bool:
         return False
     if step.name == Name.PROMOTE:
         return bool(step.result.get("asked")) and not step.result.get("approved")
+    if step.name == Name.HUMAN_CHECK:
+        people = step.round.annotators == Round.Annotators.HUMAN
+        return people and "campaign" in step.result and not human_check.enough(step)
     return (
         step.name == Name.LABEL
         and step.round.annotators == Round.Annotators.HUMAN
@@ -209,10 +226,13 @@ advance = ring
 
 
 def _show_progress(step: RoundStep) -> None:
+    queued = RoundStep.objects.filter(pk=step.pk, state=JobState.QUEUED)
+    if step.name == Name.HUMAN_CHECK:
+        queued.update(message=human_check.waiting(step))
     if step.name != Name.LABEL:
         return
     done, total = judged_share(campaign_of(step.round))
-    RoundStep.objects.filter(pk=step.pk, state=JobState.QUEUED).update(
+    queued.update(
         progress=done, total=total, message=f"Waiting for people: {done} of {total} sets labelled"
     )
 

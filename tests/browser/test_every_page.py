@@ -32,12 +32,14 @@ from generation.models import (
     Task,
     default_project,
 )
-from modeling import transitions
+from modeling import gates, transitions
 from modeling.models import LeaderboardLink, RewardModel, Round
 from modeling.starter import world
+from modeling.statistics import Interval
 from modeling.transitions import State
 from tests.annotation.factories import make_campaign, make_dimension, make_golds
 from tests.factories import make_plan, make_policy, make_source, make_task, make_user
+from tests.modeling.test_gates import comparison, reward_figures
 from tests.modeling.test_pages import make_child, make_evaluation, make_round
 
 pytestmark = [
@@ -131,6 +133,15 @@ def make_starter_set(task: Task, number: int) -> CandidateSet:
     return made
 
 
+CHECKED = gates.reward_gate(
+    new=reward_figures(),
+    last=reward_figures(),
+    comparison=comparison(0.8, 0.9),
+    excluded=[],
+    newest=[Interval(0.8, 0.7, 0.87, 100), Interval(0.85, 0.77, 0.91, 100)],
+).as_dict()
+
+
 def make_course(policy: Policy) -> tuple[Round, Round]:
     """A round that failed in the middle, and one before it whose policy is active."""
     promoted = make_round(policy=policy, finished_at=timezone.now(), outcome="Promoted 'trained 1'")
@@ -139,7 +150,7 @@ def make_course(policy: Policy) -> tuple[Round, Round]:
     transitions.record(round_, to=State.OPEN, reason="Started by hand.")
     for step in round_.steps.order_by("position")[:5]:
         failed = step.name == "train_policy"
-        figure = {"figure": "500 sets", "passed": True} if "gate" in step.name else {}
+        figure = CHECKED if step.name == "gate_reward" else {"figure": "500 sets"}
         step.state = "failed" if failed else "succeeded"
         step.error = "The disk is full: free 2 GB and run the step again." if failed else ""
         step.started_at = step.finished_at = timezone.now()

@@ -2,7 +2,8 @@ from typing import Any
 
 import pytest
 
-from modeling import gates
+from modeling import gates, human_check
+from modeling.statistics import Interval, wilson
 
 
 def cell(accuracy: float, n: int) -> dict[str, Any]:
@@ -246,3 +247,94 @@ def test_it_stays_shut_when_nobody_can_tell() -> None:
 
     assert not gate.passed
     assert "Nothing says whether" in gate.reason
+
+
+# --- what was looked at ---
+
+
+def named(gate: gates.Gate) -> dict[str, dict[str, Any]]:
+    return {one["name"]: one for one in gate.checks}
+
+
+def with_newest(last: float, new: float, n: int = 100, **options: Any) -> gates.Gate:
+    return gates.reward_gate(
+        new=reward_figures(),
+        last=reward_figures(),
+        comparison=comparison(0.8, 0.9) | {"p": 0.01},
+        excluded=[],
+        newest=[wilson(round(last * n), n), wilson(round(new * n), n)],
+        **options,
+    )
+
+
+def test_it_lists_every_figure_of_the_reward_gate() -> None:
+    gate = with_newest(0.8, 0.85)
+    assert gate.passed
+    found = named(gate)
+    assert list(found) == ["pairs", "newest", "prompt_swap"]
+    assert (found["pairs"]["n"], found["pairs"]["p"]) == (200, 0.01)
+    assert (found["newest"]["parent"], found["newest"]["new"]) == (0.8, 0.85)
+    assert gate.as_dict()["checks"] == gate.checks
+
+
+def test_it_stays_shut_for_labels_that_contradict_the_active_model() -> None:
+    """As when all labels, held-out ones too, are flipped: the new model agrees with them."""
+    gate = with_newest(0.22, 0.78)
+    assert not gate.passed
+    assert "right on only 22% of the newest 100 labels" in gate.reason
+    assert "labels the wrong way round" in gate.reason
+    # Chance alone, or a handful of labels, is no contradiction.
+    assert with_newest(0.45, 0.78).passed
+    assert with_newest(0.2, 0.8, n=10).passed
+
+
+def test_it_asks_for_an_accuracy_on_the_newest_labels() -> None:
+    gate = with_newest(0.7, 0.6, newest_accuracy=0.75)
+    assert not gate.passed
+    assert "and 75% is asked for" in gate.reason
+    # 70 % of 100 is not clearly below.
+    assert with_newest(0.7, 0.7, newest_accuracy=0.75).passed
+
+
+def margin(mean: float, judge: str = "last year's") -> dict[str, Any]:
+    return {"all": {"mean": mean, "low": mean - 0.1, "high": mean + 0.1, "n": 50, "judge": judge}}
+
+
+def test_it_stays_shut_when_a_held_out_reward_model_prefers_the_parent() -> None:
+    """A hacked reward: what trained the policy likes it, what did not does not."""
+    figures = policy_figures(reward_margin=margin(3.0, "new"), margin=margin(-0.5))
+    gate = gates.policy_gate(figures, alarm="")
+    assert not gate.passed
+    assert "the held-out reward model, 'last year's', prefers the parent" in gate.reason
+    found = named(gate)
+    assert found["reward_margin"]["passed"]
+    assert found["usable"]["passed"]
+    assert gates.policy_gate(policy_figures(margin=margin(-0.05)), alarm="").passed
+
+
+def test_it_stays_shut_when_the_policy_lost_its_own_reward() -> None:
+    gate = gates.policy_gate(policy_figures(reward_margin=margin(-0.5, "new")), alarm="")
+    assert not gate.passed
+    assert "the reward model that trained it, 'new', prefers the parent" in gate.reason
+
+
+def test_it_lets_a_round_say_how_much_of_the_surroundings_may_go() -> None:
+    figures = policy_figures(outside_psnr=difference(30.0, 28.5))
+    assert not gates.policy_gate(figures, alarm="").passed
+    assert gates.policy_gate(figures, alarm="", psnr_loss=2.0).passed
+
+
+@pytest.mark.parametrize(
+    ("rule", "low", "high", "passed"),
+    [
+        ("not_worse", 0.45, 0.60, True),
+        ("not_worse", 0.30, 0.49, False),
+        ("better", 0.45, 0.60, False),
+        ("better", 0.51, 0.70, True),
+    ],
+)
+def test_people_decide_by_the_interval(rule: str, low: float, high: float, passed: bool) -> None:
+    share = Interval((low + high) / 2, low, high, 80)
+    gate = human_check.decide(share, 40, rule=rule, asked=0.5)
+    assert gate.passed is passed
+    assert "Of 40 pairs that people compared blind" in gate.reason
