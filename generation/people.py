@@ -123,6 +123,7 @@ class Verb(models.TextChoices):
     ROUND_ROLLED_BACK = "rolled a round back to a step", _("rolled a round back to a step")
     ROUND_APPROVED = "approved a promotion", _("approved a promotion")
     PROMOTION_UNDONE = "undid a promotion", _("undid a promotion")
+    STUDY_MADE = "made a study", _("made a study")
     BOARD_SHARED = "shared a leaderboard", _("shared a leaderboard")
     BOARD_HIDDEN = "took a leaderboard's link back", _("took a leaderboard's link back")
     POLICY_ACTIVE = "made a policy active", _("made a policy active")

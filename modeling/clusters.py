@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import erfc, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,13 +80,13 @@ def _one_way(scores: Floats, group: Ints) -> Floats:
 
 
 def mean(answers: Answers) -> Interval:
-    """The mean of all answers with its 95 % interval; without one where there is one source."""
+    """The mean with its 95 % interval; without one where all answers or sources are the same."""
     n = len(answers.value)
     if n == 0:
         return Interval(float("nan"), float("nan"), float("nan"), 0)
     value = float(answers.value.mean())
     error, df = _error(answers, value)
-    if df < 1:
+    if df < 1 or error == 0:
         return Interval(value, float("nan"), float("nan"), n)
     reach = t975(df) * error
     return Interval(value, value - reach, value + reach, n)
@@ -106,6 +107,41 @@ def share(answers: Answers) -> Interval:
         effective = min(effective, float(n))
     low, high = score_interval(value, effective)
     return Interval(value, low, high, n)
+
+
+def difference(first: Answers, second: Answers) -> tuple[Interval, float]:
+    """Mean of the first less that of the second, with its interval and two-sided p.
+
+    Answers of both about one source stand in one cluster, so sources that both were asked about
+    are compared as pairs and the others are not.
+    """
+    pair = (first, second)
+    if not all(len(one.value) for one in pair):
+        return Interval(float("nan"), float("nan"), float("nan"), 0), 1.0
+    means = [float(one.value.mean()) for one in pair]
+    scores = np.concatenate(
+        [
+            sign * (one.value - mean) / len(one.value)
+            for one, mean, sign in zip(pair, means, (1, -1), strict=True)
+        ]
+    )
+    source, person = (
+        np.concatenate([getattr(one, name) for one in pair]) for name in ("source", "person")
+    )
+    groups = groupings(source, person if len(person) == len(source) else person[:0])
+    error = float(np.sqrt(robust_variance(scores[:, None], groups)[0, 0]))
+    df = min(int(group.max()) for group in groups)
+    value, n = means[0] - means[1], len(np.unique(source))
+    if df < 1 or error == 0:
+        return Interval(value, float("nan"), float("nan"), n), 1.0
+    reach = t975(df) * error
+    return Interval(value, value - reach, value + reach, n), two_sided(value / error, df)
+
+
+def two_sided(t: float, df: int) -> float:
+    """P(|T| > |t|): the normal's, at the z that Student's t of df corresponds to (Wallace 1959)."""
+    z = sqrt(df * np.log1p(t * t / df)) * (8 * df + 1) / (8 * df + 3)
+    return erfc(abs(z) / sqrt(2))
 
 
 def _error(answers: Answers, value: float) -> tuple[float, int]:

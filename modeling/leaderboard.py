@@ -235,11 +235,11 @@ def comparisons(scope: Scope) -> tuple[list[int], Comparisons]:
     """Who was preferred to whom, and which policy each number stands for."""
     numbers: dict[int, int] = {}
     rows: list[tuple[int, int, int, int, int]] = []
-    for compared in _compared(judgments(scope)):
-        for ours, theirs, outcome in compared.pairs:
+    for said in compared(judgments(scope)):
+        for ours, theirs, outcome in said.pairs:
             first = numbers.setdefault(ours, len(numbers))
             second = numbers.setdefault(theirs, len(numbers))
-            rows.append((first, second, outcome, compared.source, compared.person))
+            rows.append((first, second, outcome, said.source, said.person))
     return list(numbers), Comparisons.of(rows)
 
 
@@ -254,7 +254,7 @@ class Compared:
     pairs: list[tuple[int, int, int]]  # the ids of two policies, and how it ended
 
 
-def _compared(found: QuerySet[Judgment]) -> Iterable[Compared]:
+def compared(found: QuerySet[Judgment]) -> Iterable[Compared]:
     mixed = (
         found.order_by()
         .values("set_id")

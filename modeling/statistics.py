@@ -27,6 +27,17 @@ class Interval:
     high: float
     n: int
 
+    @property
+    def percent(self) -> str:
+        return f"{100 * self.value:.1f}"
+
+    @property
+    def bounds(self) -> str:
+        """The interval in per cent; empty where it is not known."""
+        if self.low != self.low:
+            return ""
+        return f"{100 * self.low:.1f} … {100 * self.high:.1f}"
+
 
 @dataclass(frozen=True)
 class Difference:

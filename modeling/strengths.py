@@ -17,11 +17,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from math import erfc, log, sqrt
+from math import log, sqrt
 
 import numpy as np
 
-from modeling.clusters import Floats, Ints, groupings, robust_variance, t975
+from modeling.clusters import Floats, Ints, groupings, robust_variance, t975, two_sided
 from modeling.statistics import Interval, holm
 
 PRIOR = 1 / 9
@@ -97,15 +97,9 @@ class Strengths:
             value, error = self.difference(a, b)
             # Below three sources nothing can be said of how much they differ.
             known = error > 0 and self.df >= 2
-            found[f"{a}/{b}"] = _two_sided(value / error, self.df) if known else 1.0
+            found[f"{a}/{b}"] = two_sided(value / error, self.df) if known else 1.0
         adjusted = holm(found)
         return {(int(key.split("/")[0]), int(key.split("/")[1])): p for key, p in adjusted.items()}
-
-
-def _two_sided(t: float, df: int) -> float:
-    """P(|T| > |t|): the normal's, at the z that Student's t of df corresponds to (Wallace 1959)."""
-    z = sqrt(df * np.log1p(t * t / df)) * (8 * df + 1) / (8 * df + 3)
-    return erfc(abs(z) / sqrt(2))
 
 
 def counts(policies: int, rows: Comparisons) -> Floats:

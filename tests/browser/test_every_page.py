@@ -19,9 +19,11 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 from PIL import Image as Pillow
 
-from annotation import judgments, members, queue, review
+from annotation import judgments, members, queue, ratings, review
+from annotation.campaigns import Entry, add_sets
 from annotation.judgments import Answer
 from annotation.models import Assignment, Campaign, Example
+from annotation.ratings import Scores
 from generation import images, tokens
 from generation.models import (
     Candidate,
@@ -32,8 +34,8 @@ from generation.models import (
     Task,
     default_project,
 )
-from modeling import gates, transitions
-from modeling.models import LeaderboardLink, RewardModel, Round
+from modeling import gates, published, transitions
+from modeling.models import LeaderboardLink, RewardModel, Round, Study
 from modeling.starter import world
 from modeling.statistics import Interval
 from modeling.transitions import State
@@ -85,6 +87,9 @@ PAGES = {
     "round-step": "/loop/steps/{step}/",
     "round-undo": "/loop/{promoted}/undo/",
     "leaderboard": "/leaderboard/",
+    "studies": "/studies/",
+    "study": "/studies/{study}/",
+    "power": "/studies/power/",
     "policies": "/policies/",
     "policy": "/policies/{policy}/",
     "reward-model": "/reward-models/{reward}/",
@@ -222,6 +227,17 @@ def site(db: None) -> dict[str, Any]:
     for index, policy in enumerate((parent, child, parent, theirs)):
         Candidate.objects.filter(set__in=sets, index=index).update(policy=policy)
     LeaderboardLink.objects.create(digest=sha256(b"anybody").hexdigest())
+    study = Study.objects.create(name="Ours against theirs", question="Is it better?")
+    records = published.from_path(Path(published.__file__).parent / "published/onereward.csv")
+    published.import_figures(study, records)
+    rated = make_campaign(task=task, sets=(), purpose="rating", may_be_empty=True)
+    add_sets(rated, [Entry(one, (index,)) for one in sets[:8] for index in (0, 1)])
+    for number in range(16):
+        seen = queue.claim(user=people[1], campaign=rated)
+        assert seen is not None
+        asked = seen.set.source.task.dimensions.all()
+        scores = Scores(number % 3 > 0, {one.slug: 2 + number % 4 for one in asked})
+        ratings.rate(assignment=seen, user=people[1], scores=scores)
     tokens.make(user=chief, name="notebook", scopes=["read"])
     _, secret = members.invite(campaign=campaign, by=chief, uses=3)
     return {
@@ -239,6 +255,7 @@ def site(db: None) -> dict[str, Any]:
         "round": round_.number,
         "step": round_.steps.get(name="train_policy").pk,
         "promoted": promoted.number,
+        "study": study.pk,
         "policy": child.pk,
         "reward": RewardModel.objects.all()[0].pk,
         "endpoint": make_endpoint(),

@@ -17,7 +17,7 @@ from annotation.models import Assignment, Flag
 from generation import tokens, webhooks
 from generation.models import Endpoint, Membership, Project, Role, Source
 from generation.ownership import JobState
-from modeling.models import LeaderboardLink, Ranking, RewardModel, RoundStep
+from modeling.models import LeaderboardLink, Ranking, RewardModel, RoundStep, Study
 from tests.annotation.factories import claim, make_campaign
 from tests.factories import make_policy, make_user
 from tests.modeling.test_pages import make_round
@@ -187,6 +187,10 @@ TABLE: dict[str, Row] = {
     "leaderboard/share/": Row("/leaderboard/share/", post=ANY[RUN]),
     "leaderboard/links/<int:pk>/hide/": Row("/leaderboard/links/{board}/hide/", post=IN[RUN]),
     "leaderboard/<str:secret>/": Row("/leaderboard/no-such-secret/", get=NOBODY),
+    "studies/": Row("/studies/", get=ANY[LOOK], post=ANY[RUN]),
+    "studies/power/": Row("/studies/power/", get=ANY[LOOK]),
+    "studies/<int:pk>/": Row("/studies/{study}/", get=IN[LOOK]),
+    "studies/<int:pk>/figures/": Row("/studies/{study}/figures/", post=IN[RUN]),
     "policies/": Row("/policies/", get=ANY[LOOK]),
     "policies/<int:pk>/": Row("/policies/{policy}/", get=ANY[LOOK]),
     "policies/<int:pk>/activate/": Row("/policies/{policy}/activate/", post=ANY[RUN]),
@@ -308,6 +312,7 @@ def make_site() -> dict[str, Any]:
         "endpoint": endpoint.pk,
         "delivery": webhooks.send_test(endpoint).pk,
         "ranking": make_ranking(turn.set.source).pk,
+        "study": Study.objects.create(name="study").pk,
         "board": LeaderboardLink.objects.create(digest="0" * 64).pk,
     }
 

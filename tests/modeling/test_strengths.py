@@ -12,7 +12,7 @@ from scipy import optimize
 from scipy.stats import t as student
 
 from modeling import strengths
-from modeling.clusters import Answers, mean, share, t975
+from modeling.clusters import Answers, difference, mean, share, t975, two_sided
 from modeling.strengths import FIRST, SECOND, TIE, Comparisons
 
 TRUE = np.array([0.9, 0.3, -0.2, -1.0])
@@ -158,7 +158,7 @@ def test_it_knows_students_t(df: int) -> None:
     assert t975(df) == pytest.approx(student.ppf(0.975, df), rel=2e-3)
     for value in (0.7, 2.2, 4.0):
         wanted = 2 * student.sf(value, df)
-        assert strengths._two_sided(value, df) == pytest.approx(wanted, abs=0.02 / df + 1e-3)
+        assert two_sided(value, df) == pytest.approx(wanted, abs=0.02 / df + 1e-3)
 
 
 class TestClusters:
@@ -199,3 +199,25 @@ class TestClusters:
         # Ten sources, whatever the number of answers: Wilson's interval of 10 in 10.
         assert (found.value, found.high, found.n) == (1.0, 1.0, 40)
         assert found.low == pytest.approx(0.7225, abs=1e-4)
+
+    def test_it_compares_pairs_where_sources_are_shared(self) -> None:
+        """The reference regresses on who made the picture, clustered by source."""
+        rng = np.random.default_rng(11)
+        hard = rng.normal(size=60)
+        source = np.concatenate([np.arange(40), np.arange(20, 60)])  # half of them shared
+        ours = np.repeat([1.0, 0.0], 40)
+        value = hard[source] + 0.4 * ours + rng.normal(0, 0.5, 80)
+        reference = sm.OLS(value, sm.add_constant(ours)).fit(
+            cov_type="cluster", cov_kwds={"groups": source, "use_correction": False}
+        )
+
+        found, p = difference(
+            Answers.of(value[:40].tolist(), source[:40].tolist()),
+            Answers.of(value[40:].tolist(), source[40:].tolist()),
+        )
+
+        error = reference.bse[1] * (60 / 59) ** 0.5
+        assert found.value == pytest.approx(reference.params[1])
+        assert (found.high - found.value) / t975(59) == pytest.approx(error, rel=1e-6)
+        assert p == pytest.approx(2 * student.sf(abs(found.value) / error, 59), abs=2e-3)
+        assert found.n == 60
