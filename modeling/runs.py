@@ -30,6 +30,7 @@ MIN_JUDGMENTS = 8
 POLL_SECONDS = 0.5
 # Settings that a run fills in itself.
 REWARD_KEYS = ("snapshot", "base", "adapter")
+CONDITIONS = "conditions"  # beside the runs: text embeddings and latents that they share
 POLICY_KEYS = ("policy", "reward", "sources", "pairs")
 MODULES = {
     TrainingRun.Kind.REWARD: "modeling.reward.train",
@@ -175,6 +176,8 @@ def start_policy(
     values = policy_config(
         {
             "max_pixels": parent.max_pixels,
+            # What text encoders and VAE make of a source is the same in every run.
+            "condition_cache": str(root() / CONDITIONS),
             **config,
             "policy": parent.spec(),
             "reward": {"location": reward.location, "adapter": reward.adapter},

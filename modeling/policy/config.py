@@ -152,7 +152,8 @@ class PolicyConfig:
 
     # --- machine ---
     preload: bool = True  # read the next step's pictures in a thread beside the step
-    # Directory of text embeddings and latents, shared by runs; "" = encoded anew in each run.
+    # Directory of text embeddings and latents, shared by runs; "" = encoded anew in each run. The
+    # platform's own runs share one in its data directory.
     condition_cache: str = ""
     condition_cache_gb: float = 20.0  # kept of them when a run starts
     source_memory_mb: int = 4096  # pictures and conditions kept in memory

@@ -13,6 +13,7 @@ from generation.diffusion.loading import FillModels, PolicySpec, load_models
 from modeling.policy.adapters import EMA, POLICY, AdapterRoles
 from modeling.policy.placement import at_work, compile_blocks, quantised_loading, store_in_float8
 from modeling.policy.train import train
+from modeling.reward.scoring import margins
 from modeling.reward.vlm import load_reward_vlm
 from modeling.rundir import RunDirectory, RunError
 from tests.policy.test_adapters import _answer
@@ -187,3 +188,35 @@ def test_compiled_blocks_give_the_same_velocities(models: FillModels, reward_dir
     compiled = [m for m in models.transformer.modules() if m._compiled_call_impl is not None]
     assert len(compiled) == 2  # the double and the single block
     torch.testing.assert_close(_answer(models.transformer), before, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_reward_model_scores_and_pulls_alike(
+    models: FillModels, reward_dir: Path
+) -> None:
+    vlm = load_reward_vlm(reward_dir)
+    first, second = torch.rand(2, 1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    pixels = first.requires_grad_(True)
+
+    def judged() -> tuple[Tensor, Tensor]:
+        found = margins(vlm, pixels, second, [["Is it red?", "Is the first better in structure?"]])
+        return found.detach(), torch.autograd.grad(found.sum(), pixels)[0]
+
+    before = judged()
+    compile_blocks(models.transformer, vlm, ("reward",))
+    layers = vlm.core.model.language_model.layers
+    assert all(layer._compiled_call_impl is not None for layer in layers)
+    for mine, other in zip(judged(), before, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-5 * float(other.abs().max()))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_it_says_that_compiling_needs_a_compiler(
+    tmp_path: Path, policy_dir: Path, reward_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run", policy_dir, reward_dir, compile=["reward"])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RunError, match="compile needs a C.. compiler on a CPU: install g"):
+        train(run)
