@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from generation import audit
-from generation.diffusion.spec import LORA_FILE
+from generation.diffusion.spec import HUB_ID, LORA_FILE
 from generation.models import Policy, Verb
 
 COMPONENTS = (
@@ -27,7 +26,6 @@ COMPONENTS = (
 )
 WITH_WEIGHTS = ("transformer", "vae", "text_encoder", "text_encoder_2")
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
-HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 # FLUX.1's: its VAE has eight pixels per latent, and a token is two latents wide.
 USUAL_MULTIPLE = 16
 

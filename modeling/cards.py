@@ -1,17 +1,18 @@
-"""Model cards: a README.md with the hub's metadata, from what the platform measured.
+"""Model cards: a README.md with the hub's metadata, from what was measured.
 
-Nothing stands in a card that no row holds: a figure that was never measured is said to be missing.
+A training writes one beside the weights that it gives out, from what it knows at its end; an export
+writes one from the platform's rows. Nothing stands in a card that was not measured: a figure that
+is missing is said to be missing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from generation.models import Policy
-from generation.policies import HUB_ID
-from modeling.models import Evaluation, RewardModel
+from generation.diffusion.spec import HUB_ID
 
 PAPER = "[OneReward](https://arxiv.org/abs/2508.21066)"
 # Terms of bases that are in common use, by the beginning of their hub id.
@@ -27,10 +28,41 @@ LICENCES: dict[str, dict[str, Any]] = {
 }
 
 
+@dataclass(frozen=True)
+class PolicyFacts:
+    name: str
+    location: str
+    transformer: str = ""
+    subfolder: str = ""
+    parent: str = ""  # "" = registered, not trained here
+    judge: str = ""  # the reward model that it was trained against
+    # The training's: config, code_version, snapshot, metrics, text_to_image.
+    card: Mapping[str, Any] = field(default_factory=dict)
+    evaluated_against: str = ""
+    figures: Mapping[str, Any] = field(default_factory=dict)  # of an evaluation
+
+
+@dataclass(frozen=True)
+class RewardFacts:
+    name: str
+    location: str
+    labels: Mapping[str, int] = field(default_factory=dict)  # how many of what
+    labels_hash: str = ""
+    figures: Mapping[str, Any] = field(default_factory=dict)  # on held-out labels
+    excluded: Sequence[Sequence[str]] = ()
+
+
 def policy_card(
-    policy: Policy, *, form: str, weights: str, is_lora: bool, samples: str, licence: str = ""
+    policy: PolicyFacts,
+    *,
+    form: str,
+    weights: str,
+    is_lora: bool,
+    samples: str,
+    licence: str = "",
+    folder: str = "transformer",
 ) -> str:
-    """The card of an exported policy; `weights` and `samples` name files beside it."""
+    """`weights` and `samples` name files beside the card, `folder` where a transformer lies."""
     plain = bool(policy.card.get("text_to_image"))
     base = policy.transformer if HUB_ID.match(policy.transformer) else policy.location
     head = _metadata(
@@ -47,13 +79,19 @@ def policy_card(
         f"# {policy.name}\n\n{kind} for {_shown(base)}, {_origin(policy)}.",
         _training(policy),
         _policy_figures(policy),
+        _watched(policy),
     ]
     if samples:
         parts.append(
             "## Samples\n\nHeld-out sources at the end of the training: the source with the edited "
             f"area tinted, the parent, this policy, at the same noise.\n\n![Samples]({samples})"
         )
-    parts.append(_use_of_policy(policy, form=form, weights=weights, is_lora=is_lora, plain=plain))
+    place = f', subfolder="{folder}"' if folder else ""
+    parts.append(
+        _use_of_policy(
+            policy, form=form, weights=weights, is_lora=is_lora, plain=plain, own_place=place
+        )
+    )
     parts.append(
         "## Limits\n\nA reward model stands for the people who labelled, in the tasks and "
         "dimensions above, and for nobody else; what was not measured is not known to be better. "
@@ -62,7 +100,7 @@ def policy_card(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def reward_card(model: RewardModel, *, is_lora: bool, licence: str = "") -> str:
+def reward_card(model: RewardFacts, *, is_lora: bool, licence: str = "") -> str:
     head = _metadata(
         model.location,
         licence=licence,
@@ -104,15 +142,14 @@ def _shown(location: str) -> str:
     return f"the base “{Path(location).name}”"
 
 
-def _origin(policy: Policy) -> str:
-    if policy.parent is None:
+def _origin(policy: PolicyFacts) -> str:
+    if not policy.parent:
         return "registered as it is"
-    judge = policy.card.get("reward_model")
-    by = f" against the reward model “{judge}”" if judge else ""
-    return f"trained from “{policy.parent.name}”{by} after {PAPER}"
+    by = f" against the reward model “{policy.judge}”" if policy.judge else ""
+    return f"trained from “{policy.parent}”{by} after {PAPER}"
 
 
-def _training(policy: Policy) -> str:
+def _training(policy: PolicyFacts) -> str:
     config = policy.card.get("config") or {}
     if not config:
         return ""
@@ -137,17 +174,43 @@ def _training(policy: Policy) -> str:
 # --- figures ---
 
 
-def _policy_figures(policy: Policy) -> str:
-    found = (
-        policy.evaluations.filter(kind=Evaluation.Kind.POLICY)
-        .select_related("parent_policy")
-        .first()
-    )
-    if found is None or found.parent_policy is None:
-        return "## Figures\n\nNot measured: the policy was never compared with its parent."
-    figures = found.figures
+SIGNS = {
+    "reward": "P(Yes) of the training's reward model against the parent",
+    "held_out_reward": "P(Yes) of the held-out reward model",
+    "drift": "drift of the velocity field, relative to its size",
+    "psnr_drop": "lost outside the mask, dB",
+    "ssim_drop": "lost outside the mask, structural similarity",
+    "roughness": "texture inside the mask, times the parent's",
+    "grid": "steps at token borders, times the parent's",
+    "diversity": "difference of seeds, times the parent's",
+    "adapter_norm": "how far the weights moved",
+}
+
+
+def _watched(policy: PolicyFacts) -> str:
+    """What the training saw at its last check."""
+    metrics = policy.card.get("metrics") or {}
+    signs = metrics.get("monitor") or {}
+    rows = [[says, f"{signs[name]:.3f}"] for name, says in SIGNS.items() if name in signs]
+    if not rows:
+        return ""
     parts = [
-        f"## Figures\n\nAgainst “{found.parent_policy.name}” on {figures.get('n')} held-out "
+        "## At the end of the training\n\nOn a few held-out sources, against the parent at the "
+        "same noise. The reward is what was trained on and no evidence of better pictures; the "
+        "other signs show whether it was gamed.",
+        _table(["sign", "value"], rows),
+    ]
+    if metrics.get("kept_step") not in (None, metrics.get("step")):
+        parts.append(f"The weights are those of step {metrics['kept_step']}, the best check.")
+    return "\n\n".join(parts)
+
+
+def _policy_figures(policy: PolicyFacts) -> str:
+    figures = policy.figures
+    if not figures:
+        return "## Figures\n\nNot measured: the policy was never compared with its parent."
+    parts = [
+        f"## Figures\n\nAgainst “{policy.evaluated_against}” on {figures.get('n')} held-out "
         "sources, the same noise for both; paired 95 % intervals of the difference."
     ]
     head = ["", "parent", "this", "difference", "95 %", "n"]
@@ -198,18 +261,17 @@ def _compared(name: str, row: Mapping[str, Any], scale: float, digits: int) -> l
     ]
 
 
-def _labels(model: RewardModel) -> str:
-    if model.snapshot is None:
+def _labels(model: RewardFacts) -> str:
+    if not model.labels_hash:
         return ""
-    counts = ", ".join(f"{count} {name}" for name, count in model.snapshot.counts.items())
-    return f"## Labels\n\n{counts}. Content hash: `{model.snapshot.content_hash}`."
+    counts = ", ".join(f"{count} {name}" for name, count in model.labels.items())
+    return f"## Labels\n\n{counts}. Content hash: `{model.labels_hash}`."
 
 
-def _reward_figures(model: RewardModel) -> str:
-    found = model.evaluations.filter(kind=Evaluation.Kind.REWARD).first()
-    if found is None:
+def _reward_figures(model: RewardFacts) -> str:
+    figures = model.figures
+    if not figures:
         return "## Figures\n\nNot measured: the model was never evaluated on held-out labels."
-    figures = found.figures
     rows = [
         [f"{task} × {name}", *_share(cell)]
         for task, row in figures["reward_accuracy"].items()
@@ -242,7 +304,7 @@ def _share(cell: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _left_out(model: RewardModel) -> str:
+def _left_out(model: RewardFacts) -> str:
     if not model.excluded:
         return ""
     lines = [f"- {task} × {name}: {reason}" for task, name, reason in model.excluded]
@@ -257,7 +319,9 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 # --- how to load ---
 
 
-def _use_of_policy(policy: Policy, *, form: str, weights: str, is_lora: bool, plain: bool) -> str:
+def _use_of_policy(
+    policy: PolicyFacts, *, form: str, weights: str, is_lora: bool, plain: bool, own_place: str
+) -> str:
     if form == "comfyui":
         if is_lora:
             return (
@@ -275,13 +339,14 @@ def _use_of_policy(policy: Policy, *, form: str, weights: str, is_lora: bool, pl
     names = ["FluxTransformer2DModel"] if own else []
     lines = ["import torch", f"from diffusers import {', '.join([pipeline, *names])}", ""]
     if own:
-        place, folder = "THIS_DIRECTORY", "transformer"
+        place, inside = "THIS_DIRECTORY", own_place
         if is_lora:
-            place = policy.transformer
-            folder = policy.subfolder or "transformer"
+            known = HUB_ID.match(policy.transformer)
+            place = policy.transformer if known else "DIRECTORY_OF_THE_TRANSFORMER"
+            inside = f', subfolder="{policy.subfolder or "transformer"}"'
         lines += [
             "transformer = FluxTransformer2DModel.from_pretrained(",
-            f'    "{place}", subfolder="{folder}", torch_dtype=torch.bfloat16',
+            f'    "{place}"{inside}, torch_dtype=torch.bfloat16',
             ")",
         ]
     given = ", transformer=transformer" if own else ""
@@ -295,7 +360,7 @@ def _use_of_policy(policy: Policy, *, form: str, weights: str, is_lora: bool, pl
     return "## In diffusers\n\n```python\n" + "\n".join(lines) + "\n```"
 
 
-def _use_of_reward(model: RewardModel, *, is_lora: bool) -> str:
+def _use_of_reward(model: RewardFacts, *, is_lora: bool) -> str:
     base = model.location if HUB_ID.match(model.location) else "DIRECTORY_OF_THE_BASE"
     first = f'"{base}", adapter="THIS_DIRECTORY"' if is_lora else '"THIS_DIRECTORY"'
     return (

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from django.utils.text import slugify
 
+from generation.diffusion.spec import HUB_ID
 from generation.models import Policy
-from generation.policies import HUB_ID
 from modeling import cards, runs
-from modeling.models import RewardModel
+from modeling.models import Evaluation, RewardModel
 
 FORMATS = ("diffusers", "comfyui")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -68,7 +68,7 @@ def export_policy(
         if grid is not None:
             shutil.copyfile(grid, draft / SAMPLES)
         text = cards.policy_card(
-            policy,
+            policy_facts(policy),
             form=form,
             weights=weights,
             is_lora=as_lora,
@@ -90,9 +90,40 @@ def export_reward(model: RewardModel, directory: Path, *, licence: str = "") -> 
     with _appearing(directory) as draft:
         shutil.copytree(weights, draft, dirs_exist_ok=True)
         _forget_place(draft / "adapter_config.json")
-        text = cards.reward_card(model, is_lora=bool(model.adapter), licence=licence)
+        text = cards.reward_card(reward_facts(model), is_lora=bool(model.adapter), licence=licence)
         (draft / "README.md").write_text(text)
         return sorted(path.name for path in draft.iterdir())
+
+
+def policy_facts(policy: Policy) -> cards.PolicyFacts:
+    found = (
+        policy.evaluations.filter(kind=Evaluation.Kind.POLICY, parent_policy__isnull=False)
+        .select_related("parent_policy")
+        .first()
+    )
+    return cards.PolicyFacts(
+        name=policy.name,
+        location=policy.location,
+        transformer=policy.transformer,
+        subfolder=policy.subfolder,
+        parent=policy.parent.name if policy.parent else "",
+        judge=policy.card.get("reward_model") or "",
+        card=policy.card,
+        evaluated_against=found.parent_policy.name if found and found.parent_policy else "",
+        figures=found.figures if found else {},
+    )
+
+
+def reward_facts(model: RewardModel) -> cards.RewardFacts:
+    found = model.evaluations.filter(kind=Evaluation.Kind.REWARD).first()
+    return cards.RewardFacts(
+        name=model.name,
+        location=model.location,
+        labels=model.snapshot.counts if model.snapshot else {},
+        labels_hash=model.snapshot.content_hash if model.snapshot else "",
+        figures=found.figures if found else {},
+        excluded=model.excluded,
+    )
 
 
 def _forget_place(config: Path) -> None:

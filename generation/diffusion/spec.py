@@ -1,7 +1,9 @@
 """Where a policy's weights are. Free of torch, so that any process can read and write it."""
 
+import re
 from dataclasses import dataclass
 
+HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 LORA_FILE = "pytorch_lora_weights.safetensors"  # diffusers' usual name
 
 

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.metadata
 import json
 import math
 import os
@@ -48,6 +47,7 @@ from modeling import tracking
 from modeling.reward import evaluate as evaluation
 from modeling.reward.config import RewardConfig
 from modeling.reward.data import Batch, Pair, Pictures, count_questions, make_batch, shard
+from modeling.reward.finish import write_cards
 from modeling.reward.objective import (
     answer_loss,
     batch_accuracy,
@@ -388,7 +388,7 @@ class Training:
         }
         if self.leads:
             evaluation.write_outcomes(self.run.path / "holdout.jsonl", found)
-            self._write_cards(result)
+            write_cards(self.run, self.config, self.data.snapshot.content_hash, result)
             self.run.write("result.json", result)
             self.run.progress(total, total, "done")
         return result
@@ -409,30 +409,6 @@ class Training:
         if lora:
             return {"location": self.config.base, "adapter": str(folder)}
         return {"location": str(folder), "adapter": ""}
-
-    def _write_cards(self, result: dict[str, Any]) -> None:
-        card = {
-            "kind": "reward model",
-            "base": self.config.base,
-            "parent": self.config.adapter or self.config.base,
-            "snapshot": self.data.snapshot.content_hash,
-            "config": dataclasses.asdict(self.config),
-            "metrics": {
-                "accuracy": result["overall"],
-                "prompt_swap_accuracy": result["prompt_swap_accuracy"],
-                "position_consistency": result["position_consistency"],
-                "calibration": result["calibration"],
-                "ties": result["ties"],
-            },
-            "excluded": result["excluded"],
-            "versions": {
-                name: importlib.metadata.version(name)
-                for name in ("oneloop", "torch", "transformers", "peft", "accelerate")
-            },
-        }
-        self.run.write("card.json", card)
-        place = Path(result["output"]["adapter"] or result["output"]["location"])
-        (place / "card.json").write_text(json.dumps(card, indent=1))
 
 
 def main() -> int:

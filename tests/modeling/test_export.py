@@ -14,7 +14,7 @@ from PIL import Image as Pillow
 from safetensors.torch import load_file
 
 from generation.models import Policy
-from modeling import cards
+from modeling import cards, export
 from modeling.models import Evaluation, RewardModel, TrainingRun
 from tests.diffusion.tiny import save_tiny_lora, save_tiny_policy
 from tests.factories import make_policy
@@ -115,7 +115,11 @@ def test_its_card_says_what_was_measured_in_the_hubs_form(trained: Policy, tmp_p
     Policy.objects.filter(pk=trained.pk).update(location="black-forest-labs/FLUX.1-Fill-dev")
     trained.refresh_from_db()
     text = cards.policy_card(
-        trained, form="diffusers", weights="x", is_lora=True, samples="samples.png"
+        export.policy_facts(trained),
+        form="diffusers",
+        weights="x",
+        is_lora=True,
+        samples="samples.png",
     )
     head = ModelCard(text).data.to_dict()
     assert head["base_model"] == "black-forest-labs/FLUX.1-Fill-dev"

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
 
 from modeling.reward.data import Pictures, Snapshot, pairs_of
 from modeling.reward.evaluate import compare, evaluate, main, outcomes, read_outcomes
@@ -64,6 +65,12 @@ def test_it_learns_the_labels_and_says_how_well(trained: Path, labels: Path) -> 
     assert metrics[0]["eval_accuracy"] < metrics[-1]["eval_accuracy"]
     card = json.loads((trained / "model" / "card.json").read_text())
     assert card["snapshot"] == "ab" * 32
+    shown = (trained / "model" / "README.md").read_text()
+    assert ModelCard(shown).data.to_dict()["pipeline_tag"] == "image-text-to-text"
+    share = 100 * result["reward_accuracy"]["fill"]["structure"]["accuracy"]
+    assert f"| fill × structure | {share:.1f} |" in shown
+    assert f"{result['pairs']['train']} train questions" in shown
+    assert str(trained.parent) not in shown
     assert json.loads((trained / "progress.json").read_text())["message"] == "done"
 
 
