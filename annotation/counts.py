@@ -28,11 +28,11 @@ QUICK_SECONDS = 0.03  # what a request may spend on counting
 
 def judged_share(campaign: Campaign) -> tuple[int, int]:
     """Submitted turns, and turns that the campaign asks for in all."""
-    done = Assignment.objects.filter(
-        item__campaign=campaign, state=State.SUBMITTED, kind=Kind.WORK
-    ).count()
-    items = to_judge(campaign).exclude(set__state=CandidateSet.State.FAILED).count()
-    return done, items * campaign.overlap
+    done = Assignment.objects.filter(item__campaign=campaign, state=State.SUBMITTED, kind=Kind.WORK)
+    done = done.exclude(set__state=CandidateSet.State.WITHDRAWN)
+    never = [CandidateSet.State.FAILED, CandidateSet.State.WITHDRAWN]
+    items = to_judge(campaign).exclude(set__state__in=never).count()
+    return done.count(), items * campaign.overlap
 
 
 def to_judge(campaign: Campaign) -> QuerySet[Item]:

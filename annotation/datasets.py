@@ -32,7 +32,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from django.db import connection, transaction
 from django.db.models import QuerySet
-from django.utils.crypto import salted_hmac
 
 from annotation import preferences
 from annotation.dataset_files import (
@@ -48,10 +47,11 @@ from annotation.dataset_files import (
 )
 from annotation.errors import DatasetError
 from annotation.models import Aggregation, Dimension, Judgment
+from annotation.pseudonyms import pseudonym
 from generation import images
 from generation.models import Candidate, CandidateSet, Image, Policy, Source, Task
 
-__all__ = ["DatasetError", "Written", "pseudonym", "read_card", "rows", "verify", "write"]
+__all__ = ["DatasetError", "Written", "read_card", "rows", "verify", "write"]
 
 ROW_GROUP = 10_000
 CHUNK = 2000
@@ -248,11 +248,6 @@ def _candidate_row(candidate: Candidate) -> dict[str, Any]:
         "width": candidate.width,
         "height": candidate.height,
     }
-
-
-def pseudonym(user_id: int) -> str:
-    """Tells annotators apart without naming them; the salt is the installation's secret key."""
-    return salted_hmac("annotation.datasets", str(user_id), algorithm="sha256").hexdigest()[:16]
 
 
 def _taxonomy(judgments: QuerySet[Judgment]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from generation.models import (
     Policy,
     Project,
     Task,
+    Withdrawal,
     default_project,
 )
 from generation.ownership import Job, JobState
@@ -414,6 +415,12 @@ class Assignment(models.Model):
         return f"assignment {self.pk}"
 
 
+def _withdrawn() -> Exists:
+    """Whether the source of a judgment or a rating is withdrawn, or whoever gave it."""
+    of = Q(source=OuterRef("set__source")) | Q(person=OuterRef("assignment__annotator"))
+    return Exists(Withdrawal.objects.standing().filter(of))
+
+
 class JudgmentQuerySet(models.QuerySet["Judgment"]):
     def current(self) -> JudgmentQuerySet:
         return self.filter(current=True)
@@ -423,7 +430,7 @@ class JudgmentQuerySet(models.QuerySet["Judgment"]):
 
         Late answers would go beyond the overlap. Answers at known sets, repeats and practice say
         something about people instead. Where a reviewer decided, the decision stands in the
-        annotators' place.
+        annotators' place. What is withdrawn counts nowhere.
         """
         decisions = Judgment.objects.filter(
             current=True,
@@ -432,12 +439,13 @@ class JudgmentQuerySet(models.QuerySet["Judgment"]):
             dimension=OuterRef("dimension"),
         )
         return self.current().filter(
+            ~_withdrawn(),
             Q(assignment__kind=Assignment.Kind.REVIEW)
             | Q(
                 Q(assignment__kind=Assignment.Kind.WORK)
                 & ~Q(assignment__state=Assignment.State.LATE)
                 & ~Exists(decisions)
-            )
+            ),
         )
 
 
@@ -507,7 +515,7 @@ class RatingQuerySet(models.QuerySet["Rating"]):
         """What stands and says something about the candidates; see `Judgment.objects.counted`."""
         return (
             self.current()
-            .filter(assignment__kind=Assignment.Kind.WORK)
+            .filter(~_withdrawn(), assignment__kind=Assignment.Kind.WORK)
             .exclude(assignment__state=Assignment.State.LATE)
         )
 

@@ -327,6 +327,7 @@ def _revive(place: _Place, wanted: int) -> list[int]:
         annotator=place.seat.user_id, item__campaign=place.campaign, item__full=False
     )
     expired = mine.filter(kind=Kind.WORK, state=State.EXPIRED, submitted_at=None)
+    expired = expired.exclude(set__state=CandidateSet.State.WITHDRAWN)
     expired = expired.order_by("pk")[:wanted]
     return [turn.pk for turn in expired if reopen(turn, place.campaign)]
 

@@ -68,7 +68,7 @@ def pick_sources(
 
     They are of every project where none is named.
     """
-    chosen = Source.objects.filter(task=task, tags__contains=dict(tags or {}))
+    chosen = Source.objects.usable().filter(task=task, tags__contains=dict(tags or {}))
     if project is not None:
         chosen = chosen.filter(project=project)
     if split:
@@ -321,7 +321,8 @@ def _make_batch(
             candidate.versions = versions
         Candidate.objects.bulk_update(batch, ["image", "latency_ms", "device", "versions"])
         touched = CandidateSet.objects.filter(pk__in={candidate.set_id for candidate in batch})
-        touched.exclude(candidates__image__isnull=True).update(state=CandidateSet.State.READY)
+        made = touched.exclude(state=CandidateSet.State.WITHDRAWN)
+        made.exclude(candidates__image__isnull=True).update(state=CandidateSet.State.READY)
 
 
 def _compute(generator: Generator, batch: Sequence[Candidate]) -> list[Pillow.Image]:

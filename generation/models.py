@@ -7,7 +7,7 @@ from typing import Any
 from django.conf import settings
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 from django.utils.translation import gettext_lazy as _
 
 from generation.ownership import Job
@@ -143,6 +143,10 @@ class Image(models.Model):
 
 
 class SourceQuerySet(models.QuerySet["Source"]):
+    def usable(self) -> SourceQuerySet:
+        """Those that are not withdrawn."""
+        return self.exclude(Exists(Withdrawal.objects.standing().filter(source=OuterRef("pk"))))
+
     def train(self) -> SourceQuerySet:
         return self.filter(split=Split.TRAIN)
 
@@ -333,13 +337,14 @@ class CandidateSet(models.Model):
         DRAWN = "drawn", _("Drawn")
         READY = "ready", _("Ready")
         FAILED = "failed", _("Failed")
+        WITHDRAWN = "withdrawn", _("Withdrawn")  # as its source
 
     source = models.ForeignKey(Source, on_delete=models.PROTECT, related_name="sets")
     plan = models.ForeignKey(SamplingPlan, null=True, blank=True, on_delete=models.PROTECT)
     run = models.ForeignKey(
         GenerationRun, null=True, blank=True, on_delete=models.PROTECT, related_name="sets"
     )
-    state = models.CharField(max_length=8, choices=State, default=State.DRAWN)
+    state = models.CharField(max_length=9, choices=State, default=State.DRAWN)
     size = models.PositiveSmallIntegerField()  # N
     error = models.CharField(max_length=500, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -349,7 +354,8 @@ class CandidateSet(models.Model):
     class Meta:
         constraints = [
             models.CheckConstraint(
-                condition=Q(state__in=["drawn", "ready", "failed"]), name="set_state_known"
+                condition=Q(state__in=["drawn", "ready", "failed", "withdrawn"]),
+                name="set_state_known",
             ),
             # An outside system may give a single picture: it is rated, or paired with others.
             models.CheckConstraint(condition=Q(size__range=(1, 8)), name="set_one_to_eight"),
@@ -427,5 +433,6 @@ class Candidate(models.Model):
 # Django finds an app's models here; these have a module of their own.
 from generation.people import AuditEntry, Scope, Token, Verb  # noqa: E402
 from generation.webhook_rows import Delivery, Endpoint  # noqa: E402
+from generation.withdrawals import Withdrawal  # noqa: E402
 
-__all__ = ["AuditEntry", "Delivery", "Endpoint", "Scope", "Token", "Verb"]
+__all__ = ["AuditEntry", "Delivery", "Endpoint", "Scope", "Token", "Verb", "Withdrawal"]

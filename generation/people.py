@@ -94,6 +94,8 @@ class Verb(models.TextChoices):
     ROLE_CHANGED = "changed a role", _("changed a role")
     MEMBER_REMOVED = "removed a member", _("removed a member")
     SOURCE_ADDED = "added a source", _("added a source")
+    WITHDRAWN = "withdrew", _("withdrew")
+    WITHDRAWAL_LIFTED = "lifted a withdrawal", _("lifted a withdrawal")
     CAMPAIGN_MADE = "made a campaign", _("made a campaign")
     CAMPAIGN_STATE = "changed a campaign's state", _("changed a campaign's state")
     SETS_ADDED = "added sets to a campaign", _("added sets to a campaign")

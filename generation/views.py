@@ -1,5 +1,6 @@
 from django.contrib import messages
 from django.core.paginator import Paginator
+from django.db.models import Exists, OuterRef
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
@@ -9,7 +10,7 @@ from generation import audit, images, pictures
 from generation.access import may_anywhere, needs, projects_of, user_of
 from generation.forms import SourceFilter, SourceForm
 from generation.images import ImageError
-from generation.models import Image, Role, Source, Verb
+from generation.models import Image, Role, Source, Verb, Withdrawal
 
 PER_PAGE = 48
 A_YEAR = 365 * 24 * 3600
@@ -49,7 +50,8 @@ def source_list(request: HttpRequest) -> HttpResponse:
     user = user_of(request)
     form = SourceFilter(request.GET, projects=projects_of(user))
     rows = Source.objects.filter(project__in=projects_of(user)).order_by("-pk")
-    rows = rows.select_related("task", "image", "mask")
+    standing = Withdrawal.objects.standing().filter(source=OuterRef("pk"))
+    rows = rows.select_related("task", "image", "mask").annotate(is_withdrawn=Exists(standing))
     if form.is_valid():
         chosen = form.cleaned_data
         if chosen.get("project"):

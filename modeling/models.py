@@ -9,7 +9,7 @@ from django.utils.translation import gettext_lazy as _
 
 from annotation.models import Campaign, Judgment
 from generation import webhooks
-from generation.models import HEX64, Policy
+from generation.models import HEX64, Policy, Source
 from generation.ownership import Job, JobState
 
 
@@ -271,6 +271,8 @@ class TrainingRun(Job):
         Policy, null=True, blank=True, on_delete=models.PROTECT, related_name="run"
     )
     result = models.JSONField(default=dict, blank=True)
+    # What a policy run makes pictures of and is rewarded for; held-out ones are only watched.
+    sources = models.ManyToManyField(Source, related_name="training_runs", blank=True)
     requested_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )

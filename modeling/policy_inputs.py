@@ -58,7 +58,7 @@ def collect(
     leaves out tasks that edit a picture, for a policy that reads none.
     """
     if sources is None:
-        found = Source.objects.filter(task__active=True, task__weight__gt=0)
+        found = Source.objects.usable().filter(task__active=True, task__weight__gt=0)
         found = found.select_related("task", "image", "mask").order_by("pk")
         watched = [
             list(found.filter(task=task, split=Split.HOLDOUT)[:WATCHED])

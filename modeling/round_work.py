@@ -81,12 +81,12 @@ class Work:
 def tasks_of(round_: Round) -> list[Task]:
     """Active tasks that have training sources and something to ask."""
     asked = Criterion.objects.filter(dimension__active=True).values("task")
-    trainable = Source.objects.train().filter(project=default_project()).values("task")
+    trainable = Source.objects.usable().train().filter(project=default_project()).values("task")
     return list(Task.objects.active().filter(pk__in=asked).filter(pk__in=trainable))
 
 
 def pick(task: Task, count: int, split: Split, seed: int) -> list[Source]:
-    mine = Source.objects.filter(task=task, split=split, project=default_project())
+    mine = Source.objects.usable().filter(task=task, split=split, project=default_project())
     if not count or not mine.exists():
         return []
     return candidates.pick_sources(task, count, split, seed, project=default_project())

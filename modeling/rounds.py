@@ -147,7 +147,7 @@ def _starting_models() -> tuple[Policy, RewardModel]:
 
 
 def _require_sources(annotators: str) -> None:
-    found = Source.objects.filter(task__active=True, project=default_project())
+    found = Source.objects.usable().filter(task__active=True, project=default_project())
     if not found.train().exists() or not found.holdout().exists():
         missing = _("held-out") if found.train().exists() else _("training")
         raise RoundError(

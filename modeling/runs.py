@@ -208,6 +208,7 @@ def start_policy(
         )
     except (policy_inputs.InputError, snapshots.SnapshotError) as error:
         raise RunFailed(str(error)) from error
+    run.sources.add(*[int(row["id"]) for row in inputs.rows if row["split"] == Split.TRAIN])
     if inputs.notes:
         run.message = " ".join(inputs.notes)[:500]
         run.save(update_fields=["message"])

@@ -1,6 +1,13 @@
 from django.urls import include, path
 
-from modeling import api_views, evaluation_urls, round_views, views
+from modeling import (
+    api_views,
+    evaluation_urls,
+    lineage_api,
+    lineage_views,
+    round_views,
+    views,
+)
 
 app_name = "modeling"
 
@@ -21,5 +28,17 @@ urlpatterns = [
     path("policies/<int:pk>/", views.policy_page, name="policy"),
     path("policies/<int:pk>/activate/", views.activate_policy, name="activate_policy"),
     path("reward-models/<int:pk>/", views.reward_page, name="reward_model"),
+    path("lineage/policies/<int:pk>/", lineage_views.of_policy, name="lineage_policy"),
+    path("lineage/reward-models/<int:pk>/", lineage_views.of_reward, name="lineage_reward"),
+    path("lineage/snapshots/<int:pk>/", lineage_views.of_snapshot, name="lineage_snapshot"),
+    path("lineage/sources/<int:pk>/", lineage_views.of_source, name="lineage_source"),
+    path(
+        "lineage/sources/<int:pk>/withdraw/", lineage_views.withdraw_source, name="withdraw_source"
+    ),
+    path("lineage/people/<int:pk>/", lineage_views.of_person, name="lineage_person"),
+    path(
+        "lineage/people/<int:pk>/withdraw/", lineage_views.withdraw_person, name="withdraw_person"
+    ),
     path("api/v1/", include(api_views.urlpatterns)),
+    path("api/v1/", include(lineage_api.urlpatterns)),
 ]

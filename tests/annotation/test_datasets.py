@@ -13,6 +13,7 @@ from annotation.dataset_files import RowDigest, content_hash
 from annotation.datasets import DatasetError
 from annotation.judgments import Answer
 from annotation.models import Aggregation, Campaign, Judgment
+from annotation.pseudonyms import pseudonym
 from generation import images
 from modeling.reward.data import Snapshot
 from tests.annotation.factories import claim, make_campaign, make_dimension, submit
@@ -105,8 +106,7 @@ def test_it_says_how_reliable_annotators_are_once_that_is_known(
     mine = {
         row["reliability"]
         for row in datasets.rows(again, "preferences")
-        if row["annotator"] == datasets.pseudonym(person)
-        and row["dimension"] == judgment.dimension.slug
+        if row["annotator"] == pseudonym(person) and row["dimension"] == judgment.dimension.slug
     }
     assert mine == {0.5}
     assert datasets.verify(again)["content_hash"] != datasets.read_card(written)["content_hash"]
@@ -140,7 +140,7 @@ def test_it_names_no_annotator(campaign: Campaign, written: Path) -> None:
     assert len(people) == 2
     assert {row["annotator"] for row in preferences} == people
     users = {t.annotator for item in campaign.items.all() for t in item.assignments.all()}
-    assert people == {datasets.pseudonym(user.pk) for user in users}
+    assert people == {pseudonym(user.pk) for user in users}
     everything = b"".join(path.read_bytes() for path in written.glob("*.*"))
     assert not any(user.username.encode() in everything for user in users)
 

@@ -19,10 +19,10 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 from PIL import Image as Pillow
 
-from annotation import judgments, members, queue, ratings, review
+from annotation import judgments, members, queue, ratings, review, withdrawals
 from annotation.campaigns import Entry, add_sets
 from annotation.judgments import Answer
-from annotation.models import Assignment, Campaign, Example
+from annotation.models import Assignment, Campaign, Example, Judgment
 from annotation.ratings import Scores
 from generation import images, tokens
 from generation.models import (
@@ -42,6 +42,7 @@ from modeling.transitions import State
 from tests.annotation.factories import make_campaign, make_dimension, make_golds
 from tests.factories import make_plan, make_policy, make_source, make_task, make_user
 from tests.modeling.test_gates import comparison, reward_figures
+from tests.modeling.test_lineage import make_learnt_policy
 from tests.modeling.test_pages import make_child, make_evaluation, make_round
 
 pytestmark = [
@@ -93,6 +94,9 @@ PAGES = {
     "policies": "/policies/",
     "policy": "/policies/{policy}/",
     "reward-model": "/reward-models/{reward}/",
+    "lineage": "/lineage/policies/{learnt}/",
+    "lineage-source": "/lineage/sources/{source}/",
+    "lineage-person": "/lineage/people/{person}/",
     "projects": "/projects/",
     "project": "/projects/main/",
     "account": "/account/",
@@ -259,6 +263,8 @@ def site(db: None) -> dict[str, Any]:
         "policy": child.pk,
         "reward": RewardModel.objects.all()[0].pk,
         "endpoint": make_endpoint(),
+        "learnt": make_learnt(campaign, child).pk,
+        "source": Judgment.objects.order_by("pk")[23].set.source_id,
     }
 
 
@@ -284,6 +290,15 @@ def make_endpoint() -> int:
             ended_at=ended,
         )
     return endpoint.pk
+
+
+def make_learnt(campaign: Campaign, policy: Policy) -> Policy:
+    """Three rounds of models on the campaign's labels; one of its sources is withdrawn."""
+    for name, count in (("trained 2", 8), ("trained 3", 16), ("trained 4", 24)):
+        policy = make_learnt_policy(policy, name, list(Judgment.objects.all()[:count]))
+    source = Judgment.objects.order_by("pk")[23].set.source
+    withdrawals.withdraw(user=make_user("max"), source=source, reason="the licence ended")
+    return policy
 
 
 def _claimed(user: User, campaign: Campaign) -> int:

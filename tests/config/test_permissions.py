@@ -13,11 +13,11 @@ from django.test import Client
 from django.urls import URLResolver, get_resolver
 from django.utils import timezone
 
-from annotation.models import Assignment, Flag
+from annotation.models import Assignment, Flag, Judgment
 from generation import tokens, webhooks
 from generation.models import Endpoint, Membership, Project, Role, Source
 from generation.ownership import JobState
-from modeling.models import LeaderboardLink, Ranking, RewardModel, RoundStep, Study
+from modeling.models import LeaderboardLink, Ranking, RewardModel, RoundStep, Snapshot, Study
 from tests.annotation.factories import claim, make_campaign
 from tests.factories import make_policy, make_user
 from tests.modeling.test_pages import make_round
@@ -195,6 +195,21 @@ TABLE: dict[str, Row] = {
     "policies/<int:pk>/": Row("/policies/{policy}/", get=ANY[LOOK]),
     "policies/<int:pk>/activate/": Row("/policies/{policy}/activate/", post=ANY[RUN]),
     "reward-models/<int:pk>/": Row("/reward-models/{reward}/", get=ANY[LOOK]),
+    "lineage/policies/<int:pk>/": Row("/lineage/policies/{policy}/", get=ANY[LOOK]),
+    "lineage/reward-models/<int:pk>/": Row("/lineage/reward-models/{reward}/", get=ANY[LOOK]),
+    "lineage/snapshots/<int:pk>/": Row("/lineage/snapshots/{snapshot}/", get=ANY[LOOK]),
+    "lineage/sources/<int:pk>/": Row("/lineage/sources/{source}/", get=IN[LOOK]),
+    "lineage/sources/<int:pk>/withdraw/": Row("/lineage/sources/{source}/withdraw/", post=IN[RUN]),
+    "lineage/people/<int:pk>/": Row("/lineage/people/{member}/", get=STAFF),
+    "lineage/people/<int:pk>/withdraw/": Row("/lineage/people/{member}/withdraw/", post=STAFF),
+    "api/v1/lineage/<str:kind>/<int:pk>": Row("/api/v1/lineage/policies/{policy}", get=ANY[LOOK]),
+    "api/v1/lineage/sources/<int:pk>": Row("/api/v1/lineage/sources/{source}", get=IN[LOOK]),
+    "api/v1/lineage/judgments/<int:pk>": Row(
+        "/api/v1/lineage/judgments/{judgment}", get=IN[Role.REVIEWER]
+    ),
+    "api/v1/lineage/snapshots/<int:pk>/judgments": Row(
+        "/api/v1/lineage/snapshots/{snapshot}/judgments", get=ANY[Role.REVIEWER]
+    ),
 }
 
 # Who comes --------------------------------------------------------------------------------------
@@ -314,7 +329,21 @@ def make_site() -> dict[str, Any]:
         "ranking": make_ranking(turn.set.source).pk,
         "study": Study.objects.create(name="study").pk,
         "board": LeaderboardLink.objects.create(digest="0" * 64).pk,
+        "source": turn.set.source_id,
+        "snapshot": Snapshot.objects.create(content_hash="0" * 64, directory="-").pk,
+        "judgment": make_judgment(practised).pk,
     }
+
+
+def make_judgment(turn: Assignment) -> Judgment:
+    dimension = turn.set.source.task.dimensions.all()[0]
+    return Judgment.objects.create(
+        assignment=turn,
+        set=turn.set,
+        dimension=dimension,
+        wording=dimension.wording,
+        outcome=Judgment.Outcome.NO_DIFFERENCE,
+    )
 
 
 def make_ranking(source: Source) -> Ranking:

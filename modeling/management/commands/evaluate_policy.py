@@ -29,7 +29,7 @@ class Command(BaseCommand):
         sampling = self._sampling(given)
         sources: list[Source] = []
         for task in Task.objects.active():
-            if task.sources.filter(split=Split.HOLDOUT).exists():
+            if Source.objects.usable().filter(task=task, split=Split.HOLDOUT).exists():
                 sources += candidates.pick_sources(
                     task, given["sources"], Split.HOLDOUT, given["seed"]
                 )

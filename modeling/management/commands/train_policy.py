@@ -111,7 +111,7 @@ def _labels(given: dict[str, Any], config: dict[str, Any], reward: RewardModel) 
 
 
 def _tagged(pairs: list[str]) -> list[Source]:
-    found = Source.objects.filter(task__active=True, tags__contains=tags_from(pairs))
+    found = Source.objects.usable().filter(task__active=True, tags__contains=tags_from(pairs))
     if not found.train().exists():
         raise SourceError(
             f"No training source of an active task is tagged {', '.join(pairs)}. Import more: each "
