@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
+from generation.models import Policy
 from modeling import round_steps
-from modeling.models import Evaluation, Round, RoundStep
+from modeling.models import Evaluation, EvaluationPair, Round, RoundStep
 from modeling.round_steps import Name
+from modeling.statistics import paired_difference, wilson
 
 
 def report(round_: Round) -> dict[str, Any]:
@@ -50,3 +54,63 @@ def seconds(step: RoundStep) -> float:
     if step.started_at is None or step.finished_at is None:
         return 0.0
     return (step.finished_at - step.started_at).total_seconds()
+
+
+# --- over several rounds ---
+
+# Of a policy: which held-out sources (with their noise) it answered usably.
+Outcomes = dict[tuple[int, int], bool]
+
+
+def usable_over_rounds(rounds: Sequence[Round]) -> list[dict[str, Any]]:
+    """The usable rate, by ground truth, of the policy that each round left active.
+
+    The first row is the policy that the first round started from. Rates have Wilson's interval;
+    "difference" is against that first policy, paired over the sources that both were measured on,
+    which are the same while nobody adds sources or changes `evaluation_seed`.
+    """
+    measured = _outcomes(rounds)
+    rows: list[dict[str, Any]] = []
+    for round_ in rounds:
+        if not rows:
+            rows.append(_rate(round_.parent_policy, measured, round_.parent_policy))
+        step = round_.steps.filter(name=Name.PROMOTE).first()
+        promoted = bool(step and step.result.get("promoted") and round_.policy)
+        policy = round_.policy if promoted and round_.policy else round_.parent_policy
+        row = _rate(policy, measured, rounds[0].parent_policy)
+        new = measured.get(round_.policy_id or 0)
+        row |= {"round": round_.number, "promoted": promoted}
+        row["new"] = sum(new.values()) / len(new) if new else None
+        rows.append(row)
+    return rows
+
+
+def _outcomes(rounds: Sequence[Round]) -> dict[int, Outcomes]:
+    from modeling.starter import truth
+
+    found: dict[int, Outcomes] = defaultdict(dict)
+    pairs = EvaluationPair.objects.filter(
+        evaluation__policy__in=[one.policy_id for one in rounds if one.policy_id]
+    ).select_related("evaluation")
+    for pair in pairs.order_by("evaluation_id"):
+        sides = (("parent", pair.evaluation.parent_policy_id), ("new", pair.evaluation.policy_id))
+        for side, policy in sides:
+            if policy is not None and pair.scores.get(side):
+                found[policy][pair.source_id, pair.seed] = truth.usable(pair.scores[side])
+    return found
+
+
+def _rate(policy: Policy, measured: dict[int, Outcomes], first: Policy) -> dict[str, Any]:
+    mine, start = measured.get(policy.pk, {}), measured.get(first.pk, {})
+    row: dict[str, Any] = {"round": None, "policy": policy.name, "promoted": False, "new": None}
+    row |= dict.fromkeys(["usable", "low", "high", "difference"])
+    row |= {"difference_low": None, "difference_high": None, "n": len(mine)}
+    if mine:
+        found = wilson(sum(mine.values()), len(mine))
+        row |= {"usable": found.value, "low": found.low, "high": found.high}
+    both = sorted(mine.keys() & start.keys())
+    if both:
+        step = paired_difference([start[key] for key in both], [mine[key] for key in both])
+        row |= {"difference": step.difference}
+        row |= {"difference_low": step.low, "difference_high": step.high}
+    return row

@@ -55,6 +55,12 @@ def test_it_turns_the_loop_end_to_end(project: Project, tmp_path: Path) -> None:
     assert len(report["win_tie_lose"]) == 3
     assert set(report["gates"]) == {"reward", "policy"}
     assert all(set(gate) == {"passed", "reason"} for gate in report["gates"].values())
+    start, after = written["usable_over_rounds"]
+    assert (start["round"], start["policy"], start["n"]) == (None, "tiny base", 6)
+    assert (after["round"], after["policy"], after["difference"]) == (1, "tiny base", 0.0)
+    assert after["new"] == pytest.approx(report["usable"]["all"]["new"])
+    assert after["low"] <= after["usable"] <= after["high"]
+    assert "of the policy that each round left active" in said
     assert "fill × structure" in said
     assert round_.outcome in said
     assert Evaluation.objects.filter(policy=round_.policy).get().pairs.count() == 6

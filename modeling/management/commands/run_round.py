@@ -55,20 +55,57 @@ class Command(BaseCommand):
         if given["annotators"] == "simulated" and not Policy.objects.exists():
             self.stderr.write("The database is empty: loading the starter project.")
             call_command("load_starter", stdout=self.stderr)
-        reports = []
+        reports, turned = [], self._before(given)
+        over_rounds: list[dict[str, Any]] = []
         for number in range(max(given["rounds"], given["seeds"])):
             round_ = self._start(given, config, number)
             if not self._work(round_):
                 return
             self._print(round_)
             reports.append(round_report.report(round_))
-            options.write_figures(given, {"seeds": given["seeds"], "rounds": reports})
+            turned.append(round_)
+            figures: dict[str, Any] = {"seeds": given["seeds"], "rounds": reports}
+            if given["seeds"] == 1:
+                over_rounds = round_report.usable_over_rounds(turned)
+                figures["usable_over_rounds"] = over_rounds
+            options.write_figures(given, figures)
+        self._print_over_rounds(over_rounds)
         promoted = sum(report["promoted"] for report in reports)
         if given["seeds"] > 1:
             self.stdout.write("Repetitions measure only: nothing was promoted.")
         self.stdout.write(
             self.style.SUCCESS(f"Finished {len(reports)} rounds; {promoted} promoted a policy.")
         )
+
+    def _before(self, given: dict[str, Any]) -> list[Round]:
+        """Whoever resumes sees what was reached before as well."""
+        if not given["resume"]:
+            return []
+        return list(Round.objects.filter(finished_at__isnull=False).order_by("number"))
+
+    def _print_over_rounds(self, rows: list[dict[str, Any]]) -> None:
+        if not any(row["n"] for row in rows):
+            return
+        self.stdout.write("\nUsable by ground truth, of the policy that each round left active:")
+        options.print_table(
+            self.stdout,
+            ["round", "policy", "usable", "95 %", "n", "since the start", "95 %", "newly trained"],
+            [
+                [
+                    "start" if row["round"] is None else str(row["round"]),
+                    row["policy"] + ("" if row["promoted"] or row["round"] is None else " (kept)"),
+                    _percent(row["usable"]),
+                    f"{_percent(row['low'])}–{_percent(row['high'])}",
+                    str(row["n"]),
+                    _percent(row["difference"], signed=True),
+                    f"{_percent(row['difference_low'], signed=True)} … "
+                    f"{_percent(row['difference_high'], signed=True)}",
+                    _percent(row["new"]),
+                ]
+                for row in rows
+            ],
+        )
+        self.stdout.write("")
 
     def _config(self, given: dict[str, Any]) -> dict[str, Any]:
         config = options.settings_of(given)
@@ -109,7 +146,7 @@ class Command(BaseCommand):
         announced = None
         while (step := rounds.current_step(round_)) is not None:
             if rounds.waits_for_people(step):
-                self._tell_how_to_label(step)
+                self._tell_what_it_waits_for(step)
                 return False
             if step.state == JobState.FAILED:
                 raise CommandError(
@@ -138,7 +175,13 @@ class Command(BaseCommand):
         if notes := result.get("notes"):
             self.stdout.write(f"  {notes}")
 
-    def _tell_how_to_label(self, step: RoundStep) -> None:
+    def _tell_what_it_waits_for(self, step: RoundStep) -> None:
+        if step.name != RoundStep.Name.LABEL:
+            self.stdout.write(
+                f"Round {step.round.number}, {step.get_name_display()}: {step.message} Its page, "
+                f"{reverse('modeling:round', args=[step.round.number])}, has what is to be done."
+            )
+            return
         progress = round_decisions.labelling_progress(step.round)
         host = next(iter(settings.CSRF_TRUSTED_ORIGINS), "http://127.0.0.1:8000")
         self.stdout.write(
@@ -164,3 +207,7 @@ class Command(BaseCommand):
             [[name, f"{taken:.0f}"] for name, taken in report["seconds"].items()],
         )
         self.stdout.write(f"Round {round_.number}: {round_.outcome}")
+
+
+def _percent(value: float | None, *, signed: bool = False) -> str:
+    return "–" if value is None else f"{100 * value:{'+' if signed else ''}.1f}"
