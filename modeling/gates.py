@@ -17,7 +17,7 @@ SOME = 10
 ENOUGH = 60
 PROMPT_SWAP = 0.85
 # From this many of the newest labels on they may shut the gate.
-LEAST = 20
+LEAST = 10
 # 5 % two-sided: "worse" is one side of it.
 ALPHA = 0.025
 # Outside the mask a new policy may lose this many dB against its parent.
@@ -118,6 +118,9 @@ def reward_gate(
     checks = [check("pairs", decided.passed, decided.reason, asked="> 0", **pairs)]
     if newest:
         checks.append(_drift(*newest, floor=newest_accuracy))
+        if checks[-1]["passed"] is False:
+            # Labels that are wrong make every other figure say something else than it seems to.
+            decided = Gate(False, checks[-1]["reason"], decided.figure)
     if swap["n"]:
         seen = not _blind(swap, prompt_swap_threshold)
         checks.append(
