@@ -27,6 +27,16 @@ class RoundForm(forms.Form):
         min_value=1, max_value=100_000, required=False, label=lazy("Reward training steps")
     )
     seed = forms.IntegerField(min_value=0, max_value=2**31 - 1, initial=0, label=lazy("Seed"))
+    human_comparisons = forms.IntegerField(
+        min_value=1,
+        max_value=5000,
+        required=False,
+        label=lazy("Pairs that people compare blind before the promotion"),
+    )
+    learn_only = forms.BooleanField(
+        required=False, label=lazy("Collect nothing: learn from the labels of earlier campaigns")
+    )
+    approval = forms.BooleanField(required=False, label=lazy("Ask a person before the promotion"))
 
     def config(self) -> dict[str, Any]:
         """The values that differ from the round's defaults."""
@@ -38,4 +48,10 @@ class RoundForm(forms.Form):
             config["reward"] = {"steps": values["reward_steps"]}
         if values.get("policy_steps"):
             config["policy"] = {"steps": values["policy_steps"]}
+        if values.get("human_comparisons"):
+            config["human_comparisons"] = values["human_comparisons"]
+        if values.get("learn_only"):
+            config["collect"] = False
+        if values.get("approval"):
+            config["approval"] = True
         return config

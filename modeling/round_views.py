@@ -15,9 +15,12 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from generation import audit
 from generation.access import needs, user_of
 from generation.models import Role, Verb
-from modeling import gate_table, round_decisions, rounds
+from modeling import gate_table, intervals_chart, round_decisions, round_report, rounds
 from modeling.models import Round, RoundStep
 from modeling.round_steps import Name
+from modeling.statistics import Interval
+
+LAST = 12  # rounds in the plot of the loop's page
 
 
 def history(round_: Round) -> dict[str, Any]:
@@ -35,6 +38,25 @@ def history(round_: Round) -> dict[str, Any]:
         and rounds.waits_for_people(step),
         "may_undo": round_.finished_at is not None and round_decisions.is_active(round_),
     }
+
+
+def over_rounds() -> dict[str, Any]:
+    """The usable rate after each of the last rounds, where ground truth is known."""
+    rounds_ = list(Round.objects.filter(finished_at__isnull=False).order_by("-number")[:LAST])[::-1]
+    rows = [row for row in round_report.usable_over_rounds(rounds_) if row["n"]]
+    if len(rows) < 2:
+        return {}
+    dots = [
+        (
+            _("round %(number)s") % {"number": row["round"]} if row["round"] else _("start"),
+            Interval(row["usable"], row["low"], row["high"], row["n"]),
+        )
+        for row in rows
+    ]
+    first, last = (f"{100 * one['usable']:.0f} %" for one in (rows[0], rows[-1]))
+    title = _("Usable by ground truth: %(first)s → %(last)s") % {"first": first, "last": last}
+    chart = intervals_chart.dots(title, dots, decimals=1, scale=100.0, unit=" %")
+    return {"over_rounds": rows, "over_rounds_chart": chart}
 
 
 @require_GET

@@ -65,6 +65,8 @@ def _loop_page(request: HttpRequest, round_: Round | None, form: RoundForm) -> H
         if round_.policy is not None:
             seen = projects_of(user_of(request))
             context["evaluation"] = _evaluation_context(round_.policy, seen)
+    if not request.htmx:  # type: ignore[attr-defined]
+        context |= round_views.over_rounds()
     template = "modeling/_round.html" if request.htmx else "modeling/loop.html"  # type: ignore[attr-defined]
     return render(request, template, context)
 

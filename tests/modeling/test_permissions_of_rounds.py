@@ -23,9 +23,13 @@ def test_it_lets_a_manager_start_one_and_writes_it_down(project: Project, client
 
     manager = make_user(role=Role.MANAGER)
     client.force_login(manager)
-    client.post("/loop/start/", sent)
+    client.post(
+        "/loop/start/", sent | {"learn_only": "on", "approval": "on", "human_comparisons": 40}
+    )
     round_ = Round.objects.get()
     assert round_.started_by == manager
+    asked = ("collect", "approval", "human_comparisons")
+    assert [round_.config[name] for name in asked] == [False, True, 40]
     entry = AuditEntry.objects.get(verb=Verb.ROUND_STARTED)
     assert (entry.actor, entry.object_id) == (manager, str(round_.pk))
 

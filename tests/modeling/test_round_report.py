@@ -1,12 +1,13 @@
 """What several rounds reached, measured on the same held-out sources and noise."""
 
 import pytest
+from django.test import Client
 
-from generation.models import Policy, Source, Split
+from generation.models import Policy, Role, Source, Split
 from modeling import round_report
 from modeling.models import Evaluation, EvaluationPair, Round
 from modeling.round_steps import Name
-from tests.factories import make_image, make_policy, make_source
+from tests.factories import make_image, make_policy, make_source, make_user
 from tests.modeling.test_pages import make_child, make_round
 from tests.modeling.test_rounds import finish
 
@@ -71,3 +72,19 @@ def test_it_compares_with_the_start_on_common_sources_alone() -> None:
     assert [row["n"] for row in rows] == [10, 20, 20]
     assert rows[-1]["difference"] == pytest.approx(0.5)
     assert round_report.usable_over_rounds([]) == []
+
+
+def test_the_loops_page_says_whether_it_got_better(client: Client) -> None:
+    base = make_policy("base")
+    client.force_login(make_user(role=Role.VIEWER))
+    make_round(parent_policy=base, finished_at="2026-01-01T00:00Z")
+    assert "Did it get better?" not in client.get("/loop/").content.decode()
+    turn(base, (8, 12), promoted=True)
+    page = client.get("/loop/").content.decode()
+    assert "Usable by ground truth: 40 % → 60 %" in page
+    assert "round 2" in page
+    assert "0.200" in page
+    assert (
+        "Did it get better?"
+        not in client.get("/loop/2/", headers={"HX-Request": "true"}).content.decode()
+    )
