@@ -22,6 +22,7 @@ from generation.models import (
     GenerationRun,
     Project,
     Role,
+    Source,
     Task,
     Verb,
     default_project,
@@ -237,10 +238,14 @@ def ready_sets(
     """The sets of a project that can be judged, of these tasks and, where given, of one run.
 
     Pairs that were put together for a comparison are left out: their pictures are in other sets.
+    So is what somebody only wanted edited; a manager adds such a set by itself.
     """
     copies = Candidate.objects.filter(set=OuterRef("pk"), versions__has_key=COPY)
     sets = CandidateSet.objects.ready().filter(
-        ~Exists(copies), source__task__in=tasks, source__project=project or default_project()
+        ~Exists(copies),
+        source__origin=Source.Origin.LIBRARY,
+        source__task__in=tasks,
+        source__project=project or default_project(),
     )
     if run is not None:
         sets = sets.filter(run=run)

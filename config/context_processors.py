@@ -25,6 +25,7 @@ class Entry(NamedTuple):
 WORK = [(_("Home"), "/"), (_("Label"), "/label/")]
 FIGURES = [
     (_("Sources"), "/sources/"),
+    (_("Edit"), "/edit/"),
     (_("Campaigns"), "/campaigns/"),
     (_("Loop"), "/loop/"),
     (_("Policies"), "/policies/"),

@@ -95,10 +95,13 @@ def order_sets(
     sources: Sequence[Source],
     seed: int,
     requested_by: User | None = None,
+    size: int | None = None,
+    fixed: Mapping[str, Any] | None = None,
 ) -> GenerationRun:
     """Draw a set for every source (a source given twice gets two) from its task's current plan.
 
-    The same seed and the same sources give the same draws. Raises CandidateError.
+    `size` candidates a set instead of the plan's, and `fixed` values of theirs instead of drawn
+    ones. The same seed and the same sources give the same draws. Raises CandidateError.
     """
     if policy.kind == Policy.Kind.EXTERNAL:
         raise CandidateError(f"“{policy}” is an external system: nothing can be made with it.")
@@ -114,7 +117,7 @@ def order_sets(
             run=run,
             source=source,
             plan=plans[source.task],
-            size=plans[source.task].candidates_per_set,
+            size=size or plans[source.task].candidates_per_set,
         )
         for source in sources
     )
@@ -124,6 +127,9 @@ def order_sets(
         # A generator of its own per set: what is drawn for one set depends on no other.
         for candidate in _draw(made, policy, multiple, np.random.default_rng([seed, position]))
     ]
+    for name, value in (fixed or {}).items():
+        for candidate in candidates:
+            setattr(candidate, name, value)
     Candidate.objects.bulk_create(candidates, batch_size=1000)
     GenerationRun.objects.filter(pk=run.pk).update(total=len(candidates))
     run.refresh_from_db()

@@ -144,7 +144,10 @@ class Image(models.Model):
 
 class SourceQuerySet(models.QuerySet["Source"]):
     def usable(self) -> SourceQuerySet:
-        """Those that are not withdrawn."""
+        """Those to learn from: not withdrawn, and not what somebody only wanted edited."""
+        return self.library().not_withdrawn()
+
+    def not_withdrawn(self) -> SourceQuerySet:
         return self.exclude(Exists(Withdrawal.objects.standing().filter(source=OuterRef("pk"))))
 
     def train(self) -> SourceQuerySet:
@@ -153,9 +156,16 @@ class SourceQuerySet(models.QuerySet["Source"]):
     def holdout(self) -> SourceQuerySet:
         return self.filter(split=Split.HOLDOUT)
 
+    def library(self) -> SourceQuerySet:
+        return self.filter(origin=Source.Origin.LIBRARY)
+
 
 class Source(models.Model):
     """What an edit starts from: a picture, the area to edit, and what is asked."""
+
+    class Origin(models.TextChoices):
+        LIBRARY = "library", _("Library")  # added to be learnt from
+        EDIT = "edit", _("Edit")  # somebody wanted it edited; nothing draws from it by itself
 
     project = models.ForeignKey(
         Project, on_delete=models.PROTECT, related_name="sources", default=default_project
@@ -168,6 +178,7 @@ class Source(models.Model):
     split = models.CharField(
         max_length=8, choices=Split, help_text=_("Drawn from the picture's hash.")
     )
+    origin = models.CharField(max_length=8, choices=Origin, default=Origin.LIBRARY)
     external_id = models.CharField(max_length=200, blank=True)
     licence = models.CharField(max_length=120, blank=True)
     attribution = models.CharField(max_length=300, blank=True)
@@ -186,6 +197,9 @@ class Source(models.Model):
                 fields=["project", "task", "image", "mask", "prompt"], name="source_not_twice"
             ),
             models.CheckConstraint(condition=Q(split__in=Split.values), name="source_split_known"),
+            models.CheckConstraint(
+                condition=Q(origin__in=["library", "edit"]), name="source_origin_known"
+            ),
         ]
 
     def __str__(self) -> str:

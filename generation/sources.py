@@ -98,6 +98,7 @@ def add_source(
     image_name: str = "",
     mask_name: str = "",
     size: tuple[int, int] | None = None,
+    origin: str = Source.Origin.LIBRARY,
 ) -> tuple[Source, bool]:
     """Store a source, or find the one that is already there.
 
@@ -120,6 +121,7 @@ def add_source(
         defaults={
             "tags": tags or {},
             "split": split_of(drawn_from),
+            "origin": origin,
             "external_id": external_id[:200],
             "licence": licence[:120],
             "attribution": attribution[:300],

@@ -49,7 +49,7 @@ def _picture(request: HttpRequest, row: Image) -> HttpResponse:
 def source_list(request: HttpRequest) -> HttpResponse:
     user = user_of(request)
     form = SourceFilter(request.GET, projects=projects_of(user))
-    rows = Source.objects.filter(project__in=projects_of(user)).order_by("-pk")
+    rows = Source.objects.library().filter(project__in=projects_of(user)).order_by("-pk")
     standing = Withdrawal.objects.standing().filter(source=OuterRef("pk"))
     rows = rows.select_related("task", "image", "mask").annotate(is_withdrawn=Exists(standing))
     if form.is_valid():

@@ -83,7 +83,7 @@ def _ordered(request: Request, data: dict[str, Any]) -> Ranking:
             project=source.project,
             source=source,
             pictures=given,
-            model=_reward(data["reward"]),
+            model=reward_named(data["reward"]),
             user=user,
         )
     except (rankings.RankingError, sources.SourceError, images.ImageError) as error:
@@ -123,7 +123,7 @@ def _source(request: Request, data: dict[str, Any], candidates: list[Candidate])
     return found[0]
 
 
-def _reward(name: str) -> RewardModel:
+def reward_named(name: str) -> RewardModel:
     if not name:
         return rankings.active_reward()
     model = RewardModel.objects.filter(name=name).first()

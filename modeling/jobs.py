@@ -7,8 +7,8 @@ from typing import Any
 from celery import shared_task
 from django.conf import settings
 
-from modeling import rankings, round_rules, rounds, runs
-from modeling.models import Ranking, RoundRule, RoundStep, TrainingRun
+from modeling import edits, rankings, round_rules, rounds, runs
+from modeling.models import Edit, Ranking, RoundRule, RoundStep, TrainingRun
 
 EXPIRES_SECONDS = 60
 
@@ -40,6 +40,13 @@ def ring() -> None:
 
 
 @shared_task(queue=settings.SERVE_QUEUE)
+def make_edit(edit_id: int) -> None:
+    edit = Edit.objects.filter(pk=edit_id).select_related("set__run__policy").first()
+    if edit is not None:
+        edits.work(edit)
+
+
+@shared_task(queue=settings.SERVE_QUEUE)
 def rank_waiting() -> None:
     rankings.work()
 
@@ -47,6 +54,8 @@ def rank_waiting() -> None:
 @shared_task(queue="default")
 def ring_serving() -> None:
     """Ring again for orders that nobody heard, and for those whose worker died."""
+    for pk in edits.unranked().values_list("pk", flat=True):
+        make_edit.delay(pk)
     if Ranking.objects.claimable().exists():
         rankings.ring()
 

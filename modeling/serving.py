@@ -1,4 +1,4 @@
-"""Work for whoever uses the models: pictures that are ranked on order."""
+"""Work for whoever uses the models: pictures that are made and ranked on order."""
 
 from __future__ import annotations
 
@@ -6,8 +6,16 @@ from django.conf import settings
 from django.db import models
 from django.urls import reverse
 
-from generation.models import Candidate, Image, Project, Source, Task
-from generation.ownership import Job
+from generation.models import (
+    Candidate,
+    CandidateSet,
+    GenerationRun,
+    Image,
+    Project,
+    Source,
+    Task,
+)
+from generation.ownership import Job, JobState
 
 
 class Ranking(Job):
@@ -69,3 +77,53 @@ class RankedPicture(models.Model):
 
     def __str__(self) -> str:
         return f"picture {self.index} of {self.ranking_id}"
+
+
+class Edit(models.Model):
+    """An order to edit one picture: a candidate set, made first and then, where wished, ranked."""
+
+    set = models.OneToOneField(CandidateSet, on_delete=models.CASCADE, related_name="edit")
+    wanted = models.PositiveSmallIntegerField()  # how many of the set are given back
+    # What ranks them; empty: they are given back as they were made.
+    reward_model = models.ForeignKey(
+        "modeling.RewardModel", null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    ranking = models.OneToOneField(
+        Ranking, null=True, blank=True, on_delete=models.SET_NULL, related_name="edit"
+    )
+    requested_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-pk"]
+
+    def __str__(self) -> str:
+        return f"edit {self.pk}"
+
+    def get_absolute_url(self) -> str:
+        return reverse("modeling:edit", args=[self.pk])
+
+    @property
+    def run(self) -> GenerationRun:
+        assert self.set.run is not None
+        return self.set.run
+
+    @property
+    def source(self) -> Source:
+        return self.set.source
+
+    @property
+    def state(self) -> str:
+        if self.run.state != JobState.SUCCEEDED or self.reward_model_id is None:
+            return self.run.state
+        return self.ranking.state if self.ranking else JobState.QUEUED
+
+    @property
+    def is_open(self) -> bool:
+        return self.state in (JobState.QUEUED, JobState.RUNNING)
+
+    @property
+    def error(self) -> str:
+        return self.run.error or (self.ranking.error if self.ranking else "")

@@ -2,6 +2,8 @@ from django.urls import include, path
 
 from modeling import (
     api_views,
+    edit_api,
+    edit_views,
     evaluation_urls,
     lineage_api,
     lineage_views,
@@ -41,4 +43,9 @@ urlpatterns = [
     ),
     path("api/v1/", include(api_views.urlpatterns)),
     path("api/v1/", include(lineage_api.urlpatterns)),
+    path("edit/", edit_views.edit_new, name="edit_new"),
+    path("edit/<int:pk>/", edit_views.edit_page, name="edit"),
+    path("edit/<int:pk>/label/", edit_views.edit_label, name="edit_label"),
+    path("api/v1/edits", edit_api.edit_order, name="api_edits"),
+    path("api/v1/edits/<int:pk>", edit_api.edit_state, name="api_edit"),
 ]

@@ -35,12 +35,19 @@ from generation.models import (
     default_project,
 )
 from modeling import gates, published, transitions
-from modeling.models import LeaderboardLink, RewardModel, Round, Study
+from modeling.models import Edit, LeaderboardLink, Ranking, RewardModel, Round, Study
 from modeling.starter import world
 from modeling.statistics import Interval
 from modeling.transitions import State
 from tests.annotation.factories import make_campaign, make_dimension, make_golds
-from tests.factories import make_plan, make_policy, make_source, make_task, make_user
+from tests.factories import (
+    make_plan,
+    make_policy,
+    make_run,
+    make_source,
+    make_task,
+    make_user,
+)
 from tests.modeling.test_gates import comparison, reward_figures
 from tests.modeling.test_lineage import make_learnt_policy
 from tests.modeling.test_pages import make_child, make_evaluation, make_round
@@ -83,6 +90,8 @@ PAGES = {
     "review": "/campaigns/{campaign}/review/",
     "review-item": "/campaigns/{campaign}/review/{disputed}/",
     "join": "/join/{secret}/",
+    "edit-new": "/edit/?source={source}",
+    "edit": "/edit/{edit}/",
     "loop": "/loop/",
     "round": "/loop/{round}/",
     "round-step": "/loop/steps/{step}/",
@@ -265,7 +274,28 @@ def site(db: None) -> dict[str, Any]:
         "endpoint": make_endpoint(),
         "learnt": make_learnt(campaign, child).pk,
         "source": Judgment.objects.order_by("pk")[23].set.source_id,
+        "edit": make_edit(sets[11]),
     }
+
+
+def make_edit(made: CandidateSet) -> int:
+    """An edit whose pictures are made and ranked."""
+    CandidateSet.objects.filter(pk=made.pk).update(run=make_run(state="succeeded"))
+    reward = RewardModel.objects.all()[0]
+    result: list[dict[str, Any]] = [
+        {"index": index, "score": 1.5 - index, "dimensions": {}, "std": {}, "flipped": {}}
+        for index in (2, 0, 1, 3)
+    ]
+    ranking = Ranking.objects.create(
+        project=made.source.project,
+        task=made.source.task,
+        image=made.source.image,
+        mask=made.source.mask,
+        reward_model=reward,
+        state="succeeded",
+        result=result,
+    )
+    return Edit.objects.create(set=made, wanted=4, reward_model=reward, ranking=ranking).pk
 
 
 def make_endpoint() -> int:

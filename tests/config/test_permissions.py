@@ -17,9 +17,17 @@ from annotation.models import Assignment, Flag, Judgment
 from generation import tokens, webhooks
 from generation.models import Endpoint, Membership, Project, Role, Source
 from generation.ownership import JobState
-from modeling.models import LeaderboardLink, Ranking, RewardModel, RoundStep, Snapshot, Study
+from modeling.models import (
+    Edit,
+    LeaderboardLink,
+    Ranking,
+    RewardModel,
+    RoundStep,
+    Snapshot,
+    Study,
+)
 from tests.annotation.factories import claim, make_campaign
-from tests.factories import make_policy, make_user
+from tests.factories import make_policy, make_run, make_set, make_user
 from tests.modeling.test_pages import make_round
 
 pytestmark = pytest.mark.django_db
@@ -80,6 +88,14 @@ TABLE: dict[str, Row] = {
     "audit/": Row("/audit/", get=ANY[Role.ADMIN]),
     "audit/entries.csv": Row("/audit/entries.csv", get=ANY[Role.ADMIN]),
     "api/v1/me": Row("/api/v1/me", get=LOGGED_IN),
+    r"api/v1/^images/(?P<sha256>[0-9a-f]{64})\.png$": Row(
+        "/api/v1/images/{picture}.png", get=IN[LOOK]
+    ),
+    "api/v1/edits": Row("/api/v1/edits", post=ANY[LABEL]),
+    "api/v1/edits/<int:pk>": Row("/api/v1/edits/{edit}", get=IN[LOOK]),
+    "edit/": Row("/edit/", get=ANY[LABEL], post=ANY[LABEL]),
+    "edit/<int:pk>/": Row("/edit/{edit}/", get=IN[LOOK]),
+    "edit/<int:pk>/label/": Row("/edit/{edit}/label/", post=IN[RUN]),
     "api/v1/rerank": Row("/api/v1/rerank", post=ANY[LABEL]),
     "api/v1/rerank/<int:pk>": Row("/api/v1/rerank/{ranking}", get=IN[LOOK]),
     # Webhooks
@@ -326,6 +342,7 @@ def make_site() -> dict[str, Any]:
         "reward": RewardModel.objects.get().pk,
         "endpoint": endpoint.pk,
         "delivery": webhooks.send_test(endpoint).pk,
+        "edit": make_edit(turn.set.source).pk,
         "ranking": make_ranking(turn.set.source).pk,
         "study": Study.objects.create(name="study").pk,
         "board": LeaderboardLink.objects.create(digest="0" * 64).pk,
@@ -344,6 +361,11 @@ def make_judgment(turn: Assignment) -> Judgment:
         wording=dimension.wording,
         outcome=Judgment.Outcome.NO_DIFFERENCE,
     )
+
+
+def make_edit(source: Source) -> Edit:
+    run = make_run()
+    return Edit.objects.create(set=make_set(source, run=run), wanted=4)
 
 
 def make_ranking(source: Source) -> Ranking:

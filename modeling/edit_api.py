@@ -1,0 +1,179 @@
+"""Edits over the API: pictures by a policy, on order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.shortcuts import get_object_or_404
+from django.urls import reverse
+from rest_framework import serializers
+from rest_framework.decorators import (
+    api_view,
+    parser_classes,
+    permission_classes,
+    throttle_classes,
+)
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from generation import api, candidates, images, policies, sources
+from generation.access import require, require_anywhere
+from generation.api import PictureField, Serving, Unfit
+from generation.models import Role, Source
+from modeling import edits, rankings
+from modeling.api_views import PARSERS, SERVE, reward_named
+from modeling.models import Edit
+
+
+def _number(name: str) -> Any:
+    low, high = edits.SAMPLING[name]
+    return serializers.FloatField(min_value=low, max_value=high, required=False)
+
+
+class EditOrder(serializers.Serializer[Any]):
+    project = serializers.SlugField(default="")
+    source = serializers.IntegerField(required=False)  # type: ignore[assignment]
+    task = serializers.SlugField(default="")
+    prompt = serializers.CharField(default="", allow_blank=True, trim_whitespace=False)
+    image = PictureField(required=False)
+    mask = PictureField(images.decode_mask, required=False)
+    policy = serializers.CharField(default=edits.ACTIVE)
+    n = serializers.IntegerField(default=4, min_value=1, max_value=edits.MOST)
+    best_of = serializers.IntegerField(required=False, min_value=edits.FEWEST, max_value=edits.MOST)
+    reward = serializers.CharField(default="")
+    rank = serializers.BooleanField(default=False)
+    seed = serializers.IntegerField(
+        required=False, min_value=0, max_value=candidates.LARGEST_SEED - 1
+    )
+    num_inference_steps = serializers.IntegerField(required=False, min_value=1, max_value=200)
+    strength = _number("strength")
+    guidance_scale = _number("guidance_scale")
+    true_cfg_scale = _number("true_cfg_scale")
+    negative_prompt = serializers.CharField(required=False, allow_blank=True, max_length=2000)
+
+
+@api_view(["POST"])
+@parser_classes(PARSERS)
+@permission_classes(SERVE)
+@throttle_classes([Serving])
+def edit_order(request: Request) -> Response:
+    """Edit a picture: `n` pictures by a policy, or the best `n` of `best_of` by reward.
+
+    What is edited is given as `task`, `image`, `mask` and `prompt`, or as the number of a `source`,
+    whose mask and prompt others may replace. Sampling values that are not given are drawn from the
+    task's plan.
+    """
+    require_anywhere(api.user_of(request), Role.ANNOTATOR)
+    data, seconds = api.read(EditOrder, request), api.wait_seconds(request)
+    try:
+        edit = _ordered(request, data)
+    except (
+        edits.EditError,
+        rankings.RankingError,
+        policies.PolicyError,
+        candidates.CandidateError,
+        sources.SourceError,
+        images.ImageError,
+    ) as error:
+        raise Unfit(str(error)) from None
+    return answer(request, edit, seconds)
+
+
+def _ordered(request: Request, data: dict[str, Any]) -> Edit:
+    user = api.user_of(request)
+    ranked = data["rank"] or data["reward"]
+    sampling = {name: data[name] for name in (*edits.SAMPLING, "negative_prompt") if name in data}
+    return edits.order(
+        **_input(request, data),
+        policy=edits.policy_named(data["policy"]),
+        wanted=data["n"],
+        best_of=data.get("best_of"),
+        reward=reward_named(data["reward"]) if ranked else None,
+        seed=data.get("seed"),
+        sampling=sampling,
+        user=user,
+    )
+
+
+def _input(request: Request, data: dict[str, Any]) -> dict[str, Any]:
+    user = api.user_of(request)
+    if "source" not in data:
+        return {
+            "project": api.project_for(user, data["project"], Role.ANNOTATOR),
+            "task": api.task_for(data["task"]),
+            "image": data.get("image"),
+            "mask": data.get("mask"),
+            "prompt": data["prompt"],
+        }
+    rows = Source.objects.select_related("task", "image", "mask", "project")
+    source = get_object_or_404(rows, pk=data["source"])
+    require(user, source.project, Role.ANNOTATOR)
+    return of_source(source, mask=data.get("mask"), prompt=data["prompt"])
+
+
+def of_source(source: Source, *, mask: Any = None, prompt: str = "") -> dict[str, Any]:
+    """A source's picture to edit again, under its own mask and prompt or others."""
+    reads = source.task.needs_source
+    own = images.open_image(source.mask) if source.task.needs_mask else None
+    return {
+        "project": source.project,
+        "task": source.task,
+        "image": images.open_image(source.image) if reads else None,
+        "mask": mask or own,
+        "prompt": prompt or source.prompt,
+    }
+
+
+@api_view(["GET"])
+@permission_classes(SERVE)
+def edit_state(request: Request, pk: int) -> Response:
+    """How far an edit is, and its pictures once they are there."""
+    edit = get_object_or_404(edits.with_all(), pk=pk)
+    require(api.user_of(request), edit.source.project, Role.VIEWER)
+    return answer(request, edit, api.wait_seconds(request), asked=True)
+
+
+def answer(request: Request, edit: Edit, seconds: float, *, asked: bool = False) -> Response:
+    edit = edits.wait(edit, seconds)
+    body = as_json(request, edit)
+    headers = {"Location": body["url"]} | ({"Retry-After": "1"} if edit.is_open else {})
+    return Response(body, status=202 if edit.is_open and not asked else 200, headers=headers)
+
+
+def as_json(request: Request, edit: Edit) -> dict[str, Any]:
+    return {
+        "id": edit.pk,
+        "url": request.build_absolute_uri(reverse("modeling:api_edit", args=[edit.pk])),
+        "state": edit.state,
+        "error": edit.error or None,
+        "progress": {"made": edit.run.progress, "of": edit.run.total},
+        "source": edit.source.pk,
+        "task": edit.source.task.slug,
+        "prompt": edit.source.effective_prompt,
+        "policy": edit.run.policy.name,
+        "seed": edit.run.seed,
+        "reward_model": edit.reward_model.name if edit.reward_model else None,
+        "images": [_picture(request, one) for one in edits.pictures(edit)],
+    }
+
+
+def _picture(request: Request, made: edits.Made) -> dict[str, Any]:
+    row = made.candidate
+    assert row.image is not None
+    path = reverse("generation:api_image", args=[row.image.sha256])
+    return {
+        "candidate": row.pk,
+        "image": row.image.sha256,
+        "url": request.build_absolute_uri(path),
+        "rank": made.rank,
+        "score": made.score,
+        "margins": made.margins,
+        "seed": row.seed,
+        "num_inference_steps": row.num_inference_steps,
+        "strength": row.strength,
+        "guidance_scale": row.guidance_scale,
+        "true_cfg_scale": row.true_cfg_scale,
+        "negative_prompt": row.negative_prompt,
+        "width": row.width,
+        "height": row.height,
+    }
