@@ -120,7 +120,11 @@ TABLES: dict[str, pa.Schema] = {
         ]
     ),
 }
+# Written only where it was asked for: what production implies, beside what people said.
+FEEDBACK = "feedback"
+EXTRA = {FEEDBACK: TABLES["preferences"]}
 PICTURES = {
+    FEEDBACK: ("chosen", "rejected", "source", "mask"),
     "sets": ("source", "mask"),
     "candidates": ("image",),
     "preferences": ("chosen", "rejected", "source", "mask"),
@@ -209,6 +213,7 @@ def rows(directory: Path | str, table: str) -> Iterator[dict[str, Any]]:
         raise DatasetError(f"'{path}' is damaged ({error}). Export the dataset again.") from None
     with file:
         known = [tables_of(version).get(table) for version in range(1, SCHEMA_VERSION + 1)]
+        known.append(EXTRA.get(table))
         if not any(schema and file.schema_arrow.equals(schema) for schema in known):
             raise DatasetError(f"'{path}' has other columns than a dataset of this version.")
         try:
@@ -224,7 +229,8 @@ def verify(directory: Path | str) -> dict[str, Any]:
     """Compare rows and pictures with the card, which is returned; raises DatasetError."""
     card = read_card(directory)
     version = card["schema_version"]
-    digests = {name: RowDigest() for name in tables_of(version)}
+    extra = [name for name in EXTRA if name in card]
+    digests = {name: RowDigest() for name in (*tables_of(version), *extra)}
     checked: set[str] = set()
     for name, digest in digests.items():
         for row in rows(directory, name):

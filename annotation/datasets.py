@@ -33,8 +33,10 @@ import pyarrow.parquet as pq
 from django.db import connection, transaction
 from django.db.models import QuerySet
 
-from annotation import preferences
+from annotation import feedback, preferences
 from annotation.dataset_files import (
+    EXTRA,
+    FEEDBACK,
     SCHEMA,
     SCHEMA_VERSION,
     TABLES,
@@ -46,10 +48,10 @@ from annotation.dataset_files import (
     verify,
 )
 from annotation.errors import DatasetError
-from annotation.models import Aggregation, Dimension, Judgment
+from annotation.models import Aggregation, Dimension, Feedback, Judgment
 from annotation.pseudonyms import pseudonym
 from generation import images
-from generation.models import Candidate, CandidateSet, Image, Policy, Source, Task
+from generation.models import Candidate, CandidateSet, Image, Policy, Source, Split, Task
 
 __all__ = ["DatasetError", "Written", "read_card", "rows", "verify", "write"]
 
@@ -68,11 +70,16 @@ class Written:
 
 
 def write(
-    directory: Path | str, judgments: QuerySet[Judgment], *, compression: str = "zstd"
+    directory: Path | str,
+    judgments: QuerySet[Judgment],
+    *,
+    compression: str = "zstd",
+    implied: WeightedFeedback | None = None,
 ) -> Written:
     """Write these judgments, as they are given, to a new or empty directory.
 
-    The directory appears whole or not at all.
+    `implied` adds what production says, in a file of its own. The directory appears whole or not at
+    all.
     """
     target = Path(directory)
     if target.is_dir() and any(target.iterdir()):
@@ -83,7 +90,7 @@ def write(
     draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         with _one_moment():
-            written = _write_all(draft, judgments, compression)
+            written = _write_all(draft, judgments, compression, implied)
         draft.chmod(0o755)
         draft.rename(target)
     finally:
@@ -102,14 +109,23 @@ def _one_moment() -> Iterator[None]:
         yield
 
 
-def _write_all(draft: Path, judgments: QuerySet[Judgment], compression: str) -> Written:
+def _write_all(
+    draft: Path,
+    judgments: QuerySet[Judgment],
+    compression: str,
+    implied: WeightedFeedback | None,
+) -> Written:
     judged = judgments.order_by()
     pictures = _Pictures(draft / "images")
-    with _Tables(draft, compression) as tables:
+    sets = CandidateSet.objects.filter(pk__in=judged.values("set"))
+    schemas = TABLES if implied is None else {**TABLES, **EXTRA}
+    with _Tables(draft, compression, schemas) as tables:
         _write_judgments(tables, judged)
-        _write_sets(tables, pictures, judged)
+        if implied is not None:
+            sets = sets | CandidateSet.objects.filter(pk__in=_write_feedback(tables, implied))
+        _write_sets(tables, pictures, sets)
         sums, counts = tables.sums(), tables.counts() | {"images": pictures.count}
-    taxonomy = _taxonomy(judged)
+    taxonomy = _taxonomy(judged, implied)
     digest = content_hash(sums, taxonomy)
     licences = Source.objects.filter(sets__judgments__in=judged).values_list("licence", flat=True)
     card = {
@@ -122,6 +138,13 @@ def _write_all(draft: Path, judgments: QuerySet[Judgment], compression: str) -> 
         "policies": _policies(judged),
         "licence": sorted({licence or "not stated" for licence in licences.distinct()}),
     }
+    if implied is not None:
+        card[FEEDBACK] = {
+            "weight": implied.weight,
+            "events": implied.rows.count(),
+            "preferences": counts[FEEDBACK],
+            "dimension": feedback.DIMENSION,
+        }
     (draft / "card.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n")
     (draft / "README.md").write_text(_readme(card))
     return Written(digest, counts)
@@ -149,6 +172,31 @@ def _write_judgments(tables: _Tables, judgments: QuerySet[Judgment]) -> None:
                 tables.add("preferences", asdict(preference) | common)
             for tie in preferences.ties_of(row, candidates):
                 tables.add("ties", asdict(tie) | common)
+
+
+@dataclass(frozen=True)
+class WeightedFeedback:
+    """Events in production, and what a preference that they imply weighs beside a person's."""
+
+    rows: QuerySet[Feedback]
+    weight: float
+
+
+def _write_feedback(tables: _Tables, implied: WeightedFeedback) -> set[int]:
+    """The sets it is about. Held-out pictures are left out: what is measured there people said."""
+    sets = set()
+    for one in feedback.derive(implied.rows):
+        if one.preference.split != Split.TRAIN:
+            continue
+        sets.add(one.preference.set)
+        row = asdict(one.preference) | {
+            "weight": one.preference.weight * implied.weight,
+            "annotator": one.user,
+            "reliability": None,
+            "judged_at": one.happened_at,
+        }
+        tables.add(FEEDBACK, row)
+    return sets
 
 
 def _accuracies(judgments: QuerySet[Judgment]) -> dict[tuple[int, int, int], float]:
@@ -191,12 +239,8 @@ def _judgment_row(row: Judgment, indexes: Mapping[int, int]) -> dict[str, Any]:
     }
 
 
-def _write_sets(tables: _Tables, pictures: _Pictures, judgments: QuerySet[Judgment]) -> None:
-    sets = (
-        CandidateSet.objects.filter(pk__in=judgments.values("set"))
-        .select_related("source__task", "source__image", "source__mask")
-        .order_by("pk")
-    )
+def _write_sets(tables: _Tables, pictures: _Pictures, sets: QuerySet[CandidateSet]) -> None:
+    sets = sets.select_related("source__task", "source__image", "source__mask").order_by("pk")
     for chunk in _chunks(sets.iterator(chunk_size=CHUNK)):
         for row in chunk:
             pictures.keep(row.source.image)
@@ -250,9 +294,13 @@ def _candidate_row(candidate: Candidate) -> dict[str, Any]:
     }
 
 
-def _taxonomy(judgments: QuerySet[Judgment]) -> dict[str, Any]:
+def _taxonomy(judgments: QuerySet[Judgment], implied: WeightedFeedback | None) -> dict[str, Any]:
     tasks = Task.objects.filter(sources__sets__judgments__in=judgments).distinct()
     dimensions = Dimension.objects.filter(judgments__in=judgments).distinct()
+    if implied is not None:
+        sets = implied.rows.values("candidate__set")
+        tasks |= Task.objects.filter(sources__sets__in=sets).distinct()
+        dimensions |= Dimension.objects.filter(slug=feedback.DIMENSION).distinct()
     return {
         "tasks": {
             task.slug: {"name": task.name, "wording": task.wording}
@@ -292,7 +340,8 @@ def _readme(card: Mapping[str, Any]) -> str:
     configs = "".join(
         f"- config_name: {name}\n  data_files: {name}.parquet\n"
         + ("  default: true\n" if name == "preferences" else "")
-        for name in ["preferences", "ties", "judgments", "candidates", "sets"]
+        for name in ["preferences", "ties", "judgments", "candidates", "sets", FEEDBACK]
+        if name != FEEDBACK or FEEDBACK in card
     )
     counts = ", ".join(f"{count} {name}" for name, count in card["counts"].items())
     asked = "".join(
@@ -305,21 +354,34 @@ def _readme(card: Mapping[str, Any]) -> str:
         "`preferences.parquet` is derived from `judgments.parquet`: best over worst (direct, "
         "weight 1) and best over the others, the others over worst (implied, weight 0.5); "
         "`ties.parquet` holds every pair of a set in which no difference was found (weight 0.5). "
+        f"{_about_feedback(card)}"
         "Pictures are named by the sha256 of their file: `images/ab/<sha256>.png`.\n\n"
         f"Content hash: `{card['content_hash']}`\n"
+    )
+
+
+def _about_feedback(card: Mapping[str, Any]) -> str:
+    if FEEDBACK not in card:
+        return ""
+    said = card[FEEDBACK]
+    return (
+        "`feedback.parquet` holds preferences that nobody was asked for: what became of pictures "
+        f"in production ({said['events']} events), as answers about `{said['dimension']}`, weighed "
+        f"{said['weight']:g} times a person's. "
     )
 
 
 class _Tables:
     """The parquet files while they are written: rows go out in groups, their digests are summed."""
 
-    def __init__(self, directory: Path, compression: str) -> None:
+    def __init__(self, directory: Path, compression: str, schemas: Mapping[str, pa.Schema]) -> None:
+        self._schemas = schemas
         self._writers = {
             name: pq.ParquetWriter(directory / f"{name}.parquet", schema, compression=compression)
-            for name, schema in TABLES.items()
+            for name, schema in schemas.items()
         }
-        self._waiting: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
-        self._digests = {name: RowDigest() for name in TABLES}
+        self._waiting: dict[str, list[dict[str, Any]]] = {name: [] for name in schemas}
+        self._digests = {name: RowDigest() for name in schemas}
 
     def __enter__(self) -> _Tables:
         return self
@@ -338,7 +400,7 @@ class _Tables:
 
     def _flush(self, name: str) -> None:
         if rows := self._waiting[name]:
-            table = pa.Table.from_pylist(rows, schema=TABLES[name])
+            table = pa.Table.from_pylist(rows, schema=self._schemas[name])
             self._writers[name].write_table(table, row_group_size=ROW_GROUP)
             rows.clear()
 

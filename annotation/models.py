@@ -14,6 +14,7 @@ from generation.models import (
     Image,
     Policy,
     Project,
+    Source,
     Task,
     Withdrawal,
     default_project,
@@ -662,26 +663,49 @@ class Consensus(models.Model):
         return f"consensus of item {self.item_id}"
 
 
+class FeedbackQuerySet(models.QuerySet["Feedback"]):
+    def counted(self) -> FeedbackQuerySet:
+        """Without what is about withdrawn sources."""
+        usable = Source.objects.not_withdrawn().filter(pk=OuterRef("candidate__set__source"))
+        return self.filter(Exists(usable))
+
+
 class Feedback(models.Model):
-    """An implicit signal from production about one candidate."""
+    """What became of a candidate in production: an event, written once and never changed."""
 
     class Kind(models.TextChoices):
         ACCEPTED = "accepted", _("Accepted")
         PUBLISHED = "published", _("Published")
-        EDITED = "edited", _("Edited")
+        EDITED = "edited", _("Edited")  # again, since it was not good enough as it was
         DISCARDED = "discarded", _("Discarded")
 
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="feedback")
     candidate = models.ForeignKey(Candidate, on_delete=models.CASCADE, related_name="feedback")
     policy = models.ForeignKey(Policy, on_delete=models.PROTECT, related_name="feedback")
     kind = models.CharField(max_length=10, choices=Kind)
+    happened_at = models.DateTimeField()
+    value = models.FloatField(null=True, blank=True)  # to the business, in a unit of its own
+    # Digest of the name that the other system has for whoever did it: told apart, not named.
+    user = models.CharField(max_length=16)
+    client_id = models.CharField(max_length=80)  # sent again it is stored once
+    reported_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
+    objects = FeedbackQuerySet.as_manager()
+
     class Meta:
+        indexes = [models.Index(fields=["project", "happened_at"], name="feedback_by_time")]
         constraints = [
             models.CheckConstraint(
                 condition=Q(kind__in=["accepted", "published", "edited", "discarded"]),
                 name="feedback_kind_known",
-            )
+            ),
+            models.UniqueConstraint(fields=["project", "client_id"], name="feedback_once"),
+            models.CheckConstraint(
+                condition=Q(value__isnull=True) | Q(value__gte=0), name="feedback_value_positive"
+            ),
         ]
 
     def __str__(self) -> str:

@@ -14,6 +14,7 @@ from django.utils.translation import gettext as _
 from PIL import Image as Pillow
 from rest_framework import serializers
 from rest_framework.exceptions import APIException
+from rest_framework.parsers import FormParser, JSONParser, MultiPartParser
 from rest_framework.request import Request
 from rest_framework.throttling import UserRateThrottle
 
@@ -21,6 +22,7 @@ from generation import images
 from generation.access import projects_of, require, require_anywhere
 from generation.models import Project, Role, Task
 
+PARSERS = [JSONParser, MultiPartParser, FormParser]
 LONGEST_WAIT = 20.0  # a request holds one of the server's few threads
 
 

@@ -20,21 +20,19 @@ from rest_framework.decorators import (
     permission_classes,
     throttle_classes,
 )
-from rest_framework.parsers import FormParser, JSONParser, MultiPartParser
 from rest_framework.permissions import BasePermission, IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from generation import api, images, sources
 from generation.access import require, require_anywhere
-from generation.api import PictureField, Serving, Unfit
+from generation.api import PARSERS, PictureField, Serving, Unfit
 from generation.authentication import needs_scope
 from generation.models import Candidate, Role, Scope, Source
 from generation.ownership import JobState
 from modeling import rankings
 from modeling.models import Ranking, RewardModel
 
-PARSERS = [JSONParser, MultiPartParser, FormParser]
 SERVE: list[type[BasePermission]] = [IsAuthenticated, needs_scope(Scope.SERVE)]
 
 

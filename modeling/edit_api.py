@@ -18,10 +18,10 @@ from rest_framework.response import Response
 
 from generation import api, candidates, images, policies, sources
 from generation.access import require, require_anywhere
-from generation.api import PictureField, Serving, Unfit
+from generation.api import PARSERS, PictureField, Serving, Unfit
 from generation.models import Role, Source
 from modeling import edits, rankings
-from modeling.api_views import PARSERS, SERVE, reward_named
+from modeling.api_views import SERVE, reward_named
 from modeling.models import Edit
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from django.conf import settings
 from django.db import transaction
 
-from annotation.models import Judgment, JudgmentQuerySet
+from annotation.models import Feedback, Judgment, JudgmentQuerySet
 from modeling.models import Snapshot
 
 
@@ -21,8 +21,11 @@ def root() -> Path:
     return Path(settings.DATA_DIR) / "snapshots"
 
 
-def take(judgments: JudgmentQuerySet) -> Snapshot:
-    """Write those of `judgments` that count as a dataset; the same ones give the same snapshot."""
+def take(judgments: JudgmentQuerySet, *, feedback_weight: float | None = None) -> Snapshot:
+    """Write those of `judgments` that count as a dataset; the same ones give the same snapshot.
+
+    With `feedback_weight` what production says goes along, at that weight beside people's answers.
+    """
     # It brings pyarrow, which is large; the web imports this module and writes no dataset.
     from annotation import datasets
 
@@ -39,7 +42,10 @@ def take(judgments: JudgmentQuerySet) -> Snapshot:
         # The ids first: judgments that arrive while it is written belong to the next snapshot.
         ids = list(counted.order_by("pk").values_list("pk", flat=True))
         chosen = Judgment.objects.filter(pk__in=ids)
-        written = datasets.write(temporary, chosen)
+        implied = None
+        if feedback_weight is not None:
+            implied = datasets.WeightedFeedback(Feedback.objects.counted(), feedback_weight)
+        written = datasets.write(temporary, chosen, implied=implied)
         directory = root() / written.content_hash
         temporary.chmod(0o755)
         try:

@@ -109,6 +109,8 @@ class Snapshot:
         self.tasks: dict[str, Any] = self.card["taxonomy"]["tasks"]
         self.dimensions: dict[str, Any] = self.card["taxonomy"]["dimensions"]
         self.rows = self._read("preferences.parquet", COLUMNS + LATER_COLUMNS)
+        if "feedback" in self.card:  # asked for when the snapshot was taken, and weighed then
+            self.rows += self._read("feedback.parquet", COLUMNS + LATER_COLUMNS)
         self.ties: list[dict[str, Any]] = []
         if (self.directory / "ties.parquet").is_file():
             self.ties = self._read("ties.parquet", TIE_COLUMNS)

@@ -19,7 +19,7 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 from PIL import Image as Pillow
 
-from annotation import judgments, members, queue, ratings, review, withdrawals
+from annotation import feedback, judgments, members, queue, ratings, review, withdrawals
 from annotation.campaigns import Entry, add_sets
 from annotation.judgments import Answer
 from annotation.models import Assignment, Campaign, Example, Judgment
@@ -92,6 +92,7 @@ PAGES = {
     "join": "/join/{secret}/",
     "edit-new": "/edit/?source={source}",
     "edit": "/edit/{edit}/",
+    "feedback-report": "/feedback/",
     "loop": "/loop/",
     "round": "/loop/{round}/",
     "round-step": "/loop/steps/{step}/",
@@ -274,7 +275,7 @@ def site(db: None) -> dict[str, Any]:
         "endpoint": make_endpoint(),
         "learnt": make_learnt(campaign, child).pk,
         "source": Judgment.objects.order_by("pk")[23].set.source_id,
-        "edit": make_edit(sets[11]),
+        "edit": make_edit(sets[0]),
     }
 
 
@@ -283,8 +284,8 @@ def make_edit(made: CandidateSet) -> int:
     CandidateSet.objects.filter(pk=made.pk).update(run=make_run(state="succeeded"))
     reward = RewardModel.objects.all()[0]
     result: list[dict[str, Any]] = [
-        {"index": index, "score": 1.5 - index, "dimensions": {}, "std": {}, "flipped": {}}
-        for index in (2, 0, 1, 3)
+        {"index": index, "score": 1.5 - rank, "dimensions": {}, "std": {}, "flipped": {}}
+        for rank, index in enumerate((2, 0, 1, 3))
     ]
     ranking = Ranking.objects.create(
         project=made.source.project,
@@ -295,6 +296,11 @@ def make_edit(made: CandidateSet) -> int:
         state="succeeded",
         result=result,
     )
+    for user in range(7):
+        for row in made.candidates.all()[: 1 + user % 3]:
+            kind = ("accepted", "discarded", "edited")[(row.index + user // 3) % 3]
+            report = f"{user}.{row.index}"
+            feedback.record(candidate=row, kind=kind, user=f"u{user}", client_id=report, value=3)
     return Edit.objects.create(set=made, wanted=4, reward_model=reward, ranking=ranking).pk
 
 

@@ -93,6 +93,8 @@ TABLE: dict[str, Row] = {
     ),
     "api/v1/edits": Row("/api/v1/edits", post=ANY[LABEL]),
     "api/v1/edits/<int:pk>": Row("/api/v1/edits/{edit}", get=IN[LOOK]),
+    "api/v1/feedback": Row("/api/v1/feedback", post=ANY[LABEL]),
+    "feedback/": Row("/feedback/", get=ANY[LOOK]),
     "edit/": Row("/edit/", get=ANY[LABEL], post=ANY[LABEL]),
     "edit/<int:pk>/": Row("/edit/{edit}/", get=IN[LOOK]),
     "edit/<int:pk>/label/": Row("/edit/{edit}/label/", post=IN[RUN]),

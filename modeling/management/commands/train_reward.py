@@ -15,6 +15,12 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--campaign", help="Labels of this campaign only (name or number).")
         parser.add_argument("--snapshot", metavar="HASH", help="Train on this snapshot.")
+        parser.add_argument(
+            "--feedback",
+            type=float,
+            metavar="WEIGHT",
+            help="Learn from what became of pictures in production, too, so much as from people.",
+        )
         parser.add_argument("--parent", help="Start from this reward model (default: the active).")
         parser.add_argument("--resume", metavar="RUN", help="Go on with a run (number or folder).")
         parser.add_argument(
@@ -59,12 +65,16 @@ class Command(BaseCommand):
 
     def _snapshot(self, given: dict[str, Any]) -> Snapshot:
         if given["snapshot"]:
+            if given["feedback"] is not None:
+                raise CommandError("A snapshot is as it was taken: leave out --feedback.")
             return options.find_snapshot(given["snapshot"])
+        if given["feedback"] is not None and not 0 < given["feedback"] <= 10:
+            raise CommandError("--feedback takes a weight above 0, at most 10.")
         judgments = Judgment.objects.counted()
         if given["campaign"]:
             campaign = find_campaign(given["campaign"])
             judgments = judgments.filter(assignment__item__campaign=campaign)
-        return snapshots.take(judgments)
+        return snapshots.take(judgments, feedback_weight=given["feedback"])
 
     def _report(self, run: TrainingRun, given: dict[str, Any]) -> None:
         if run.state != JobState.SUCCEEDED:
