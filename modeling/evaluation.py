@@ -16,13 +16,11 @@ from PIL import Image as PILImage
 
 from generation import candidates, images
 from generation.models import Policy, Source
-from modeling import gates, policy_inputs, snapshots
+from modeling import gates, policy_inputs, reward_gap, snapshots
 from modeling.models import Evaluation, EvaluationPair, RewardModel, Snapshot, TrainingRun
+from modeling.reward_gap import MARGIN_TIE, SCORE_TIE
 from modeling.statistics import bootstrap, mcnemar, p_worse, paired_difference, win_tie_lose
 
-# Mean ground-truth scores closer than this, and margins closer than that, count as alike.
-SCORE_TIE = 0.02
-MARGIN_TIE = 0.25
 # Pictures that are equal outside the mask have an infinite PSNR; 8 bits cannot show more than this.
 PSNR_CAP = 60.0
 
@@ -304,6 +302,7 @@ def policy_figures(
         "outside_psnr": _outside(pairs),
         "margin": _margins(tasks, judge, "margin"),
         "reward_margin": _margins(tasks, reward, "reward_margin"),
+        "reward_gap": reward_gap.by_truth((pair.source.pk, pair.scores) for pair in pairs),
     }
     known = {task: [p for p in group if p.usable is not None] for task, group in tasks.items()}
     known = {task: group for task, group in known.items() if group}

@@ -20,6 +20,7 @@ NAMES = {
     "margin": lazy("Margin by a held-out reward model"),
     "usable": lazy("Usable by ground truth"),
     "human": lazy("Won of blind comparisons"),
+    "reward_gap": lazy("Wins by the reward model that trained it, less those by people or truth"),
 }
 
 

@@ -1,7 +1,7 @@
 """The last gate: people compare the new policy's pictures with its parent's, blind.
 
 The round opens a comparison of the very pictures that were measured, waits until enough pairs are
-judged, and looks at the new policy's share of wins.
+judged, and looks at the new policy's share of wins and at how far the reward model's lies above it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from annotation.counts import judged_share
 from annotation.models import Campaign
 from generation.models import Candidate, CandidateSet, Task, default_project
 from generation.models import Project as ProjectRow
-from modeling import gates, leaderboard
+from modeling import gates, leaderboard, reward_gap
 from modeling.models import Evaluation, EvaluationPair, Round, RoundStep
 from modeling.round_work import NO_POLICY, Name, StepFailed, Waiting, Work, free_name, simulate
 from modeling.statistics import Interval
@@ -126,7 +126,10 @@ def _verdict(work: Work, campaign: Campaign) -> gates.Gate:
         return gates.Gate(False, "Nobody could say which of the two is better.", "no answers")
     share = leaderboard.share_of_wins(rows, policies.index(new.pk), policies.index(parent.pk))
     pairs = judged_share(campaign)[0]
-    return decide(share, pairs, rule=work.config.human_rule, asked=work.config.human_share)
+    gate = decide(share, pairs, rule=work.config.human_rule, asked=work.config.human_share)
+    measured = Evaluation.objects.get(pk=work.before(Name.EVALUATE).result["evaluation"])
+    gap = reward_gap.by_people(measured, scope, new=new.pk, parent=parent.pk)
+    return reward_gap.shut_if_wide(gate, gap, limit=work.config.max_reward_gap)
 
 
 def decide(share: Interval, pairs: int, *, rule: str, asked: float) -> gates.Gate:

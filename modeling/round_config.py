@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from modeling import reward_gap
 from modeling.evaluation import Sampling
 from modeling.gates import PROMPT_SWAP, PSNR_LOSS
 from modeling.models import Round
@@ -51,6 +52,9 @@ class RoundConfig:
     # interval must not lie below ("not_worse") or must lie above ("better").
     human_share: float = 0.5
     human_rule: str = "not_worse"
+    # The check stays shut when the reward model that trained the policy sees it win more often than
+    # people do, clearly by more than this share.
+    max_reward_gap: float = reward_gap.LIMIT
     # Go on after a gate that did not open, to see the figures; nothing is promoted then.
     keep_going: bool = False
     # Let the new models make the next round's candidates when all gates opened.
@@ -75,7 +79,13 @@ class RoundConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < low:
                 raise ValueError(f"{name} must be a whole number from {low} on, not {value!r}")
-        for name in ("noise", "prompt_swap_threshold", "newest_accuracy", "human_share"):
+        for name in (
+            "noise",
+            "prompt_swap_threshold",
+            "newest_accuracy",
+            "human_share",
+            "max_reward_gap",
+        ):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 <= value <= 1:
                 raise ValueError(f"{name} must lie between 0 and 1, not {value!r}")

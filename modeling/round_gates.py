@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from generation.models import Split
-from modeling import evaluation, gates, newest, runs
+from modeling import evaluation, gates, newest, reward_gap, runs
 from modeling.models import Evaluation, RewardModel, Round, Snapshot, TrainingRun
 from modeling.round_work import NO_POLICY, Name, StepFailed, Work, pick, tasks_of
 
@@ -85,7 +86,7 @@ def gate_policy(work: Work) -> dict[str, Any]:
     made = Evaluation.objects.get(pk=work.before(Name.EVALUATE).result["evaluation"])
     run = TrainingRun.objects.get(pk=work.before(Name.TRAIN_POLICY).result["run"])
     gate = gates.policy_gate(made.figures, alarm=runs.alarm(run), psnr_loss=work.config.psnr_loss)
-    return gate.as_dict()
+    return replace(gate, checks=[*gate.checks, *reward_gap.shown(made.figures)]).as_dict()
 
 
 def held_out_reward(name: str) -> RewardModel | None:
