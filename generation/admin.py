@@ -34,6 +34,7 @@ PLAN_FACTS = (
     "guidance_scale",
     "true_cfg_scale",
     "negative_prompts",
+    "weights",
     "made_by",
     "created_at",
 )

@@ -168,12 +168,12 @@ def _draw(
             index=index,
             policy=policy,
             seed=int(rng.integers(LARGEST_SEED)),
-            num_inference_steps=_one_of(plan.steps, rng),
+            num_inference_steps=_one_of(plan, "steps", rng),
             # Less than all noise would leave some of a blank picture's white.
-            strength=_one_of(plan.strength, rng) if source.task.needs_source else 1.0,
-            guidance_scale=_one_of(plan.guidance_scale, rng),
-            true_cfg_scale=_one_of(plan.true_cfg_scale, rng),
-            negative_prompt=_one_of(plan.negative_prompts, rng),
+            strength=_one_of(plan, "strength", rng) if source.task.needs_source else 1.0,
+            guidance_scale=_one_of(plan, "guidance_scale", rng),
+            true_cfg_scale=_one_of(plan, "true_cfg_scale", rng),
+            negative_prompt=_one_of(plan, "negative_prompts", rng),
             prompt=source.effective_prompt,
             width=width,
             height=height,
@@ -182,8 +182,12 @@ def _draw(
     ]
 
 
-def _one_of(values: list[Any], rng: np.random.Generator) -> Any:
-    return values[int(rng.integers(len(values)))]
+def _one_of(plan: SamplingPlan, name: str, rng: np.random.Generator) -> Any:
+    values, weights = getattr(plan, name), plan.weights.get(name)
+    if not weights:
+        return values[int(rng.integers(len(values)))]
+    likely = np.asarray(weights, dtype=np.float64)
+    return values[int(rng.choice(len(values), p=likely / likely.sum()))]
 
 
 # Making -----------------------------------------------------------------------------------------

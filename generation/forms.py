@@ -3,12 +3,11 @@ from typing import Any
 from django import forms
 from django.contrib.auth.models import User
 from django.core.files.uploadedfile import UploadedFile
-from django.db import transaction
-from django.db.models import Max, QuerySet
+from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy as lazy
 
-from generation import images, policies, sources
+from generation import images, plans, policies, sources
 from generation.images import ImageError
 from generation.models import Policy, Project, SamplingPlan, Source, Split, Task
 from generation.sources import SourceError
@@ -262,21 +261,10 @@ class SamplingPlanForm(forms.ModelForm):
             "negative_prompts",
         ]
 
-    @transaction.atomic
     def save_as_next_version(self, made_by: str) -> SamplingPlan:
-        """Store the plan as its task's newest version; the earlier ones stay as they are."""
-        plan: SamplingPlan = self.instance
-        # Whoever edits the same task's plan at the same time waits here.
-        task = Task.objects.select_for_update().get(pk=plan.task_id)
-        newest = task.plans.aggregate(newest=Max("version"))["newest"] or 0
-        task.plans.filter(current=True).update(current=False)
-        plan.pk = None
-        plan._state.adding = True
-        plan.version = newest + 1
-        plan.current = True
-        plan.made_by = made_by
-        plan.save()
-        return plan
+        """What was learnt of other values says nothing of these: all are equally likely again."""
+        self.instance.weights = {}
+        return plans.add_version(self.instance, made_by=made_by)
 
 
 class PolicyForm(forms.ModelForm):

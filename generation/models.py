@@ -288,8 +288,10 @@ class Policy(models.Model):
 class SamplingPlan(models.Model):
     """What a task's candidates are drawn from; a changed plan is a new version, never an edit.
 
-    `steps`, `strength`, `guidance_scale` and `true_cfg_scale` hold lists of values, each equally
-    likely; `negative_prompts` a list of strings (the empty string stands for none).
+    `steps`, `strength`, `guidance_scale` and `true_cfg_scale` hold lists of values;
+    `negative_prompts` a list of strings (the empty string stands for none). `weights` says by a
+    list's name how likely its values are, in their order; a list without weights is drawn from
+    equally.
     """
 
     task = models.ForeignKey(Task, on_delete=models.PROTECT, related_name="plans")
@@ -302,6 +304,7 @@ class SamplingPlan(models.Model):
     guidance_scale = models.JSONField(default=list)
     true_cfg_scale = models.JSONField(default=list)
     negative_prompts = models.JSONField(default=list)
+    weights = models.JSONField(default=dict, blank=True, editable=False)
     made_by = models.CharField(max_length=120, blank=True)
     current = models.BooleanField(default=True)
     created_at = models.DateTimeField(auto_now_add=True)

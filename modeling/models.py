@@ -357,7 +357,16 @@ class EvaluationPair(models.Model):
 
 
 # Django finds an app's models here; these have a module of their own.
+from modeling.score_models import SetScore  # noqa: E402
 from modeling.serving import Edit, RankedPicture, Ranking  # noqa: E402
 from modeling.study_models import LeaderboardLink, PublishedFigure, Study  # noqa: E402
 
-__all__ = ["Edit", "LeaderboardLink", "PublishedFigure", "RankedPicture", "Ranking", "Study"]
+__all__ = [
+    "Edit",
+    "LeaderboardLink",
+    "PublishedFigure",
+    "RankedPicture",
+    "Ranking",
+    "SetScore",
+    "Study",
+]

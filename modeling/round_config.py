@@ -18,6 +18,8 @@ class RoundConfig:
 
     # Make sets and have them labelled; without, the labels of earlier campaigns are learnt from.
     collect: bool = True
+    # Draw more often what earlier labels said most about; see modeling.sampling.
+    adapt_plans: bool = False
     # Candidate sets a task to label, from training pictures.
     sets_per_task: int = 100
     # The same from held-out pictures, for the reward model's figures; -1 is 0.6 of sets_per_task.
@@ -89,7 +91,8 @@ class RoundConfig:
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 <= value <= 1:
                 raise ValueError(f"{name} must lie between 0 and 1, not {value!r}")
-        for name in ("collect", "earlier_labels", "keep_going", "promote", "approval"):
+        switches = ("collect", "adapt_plans", "earlier_labels", "keep_going", "promote", "approval")
+        for name in switches:
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be true or false, not {getattr(self, name)!r}")
         if self.human_rule not in ("not_worse", "better"):

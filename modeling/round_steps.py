@@ -18,7 +18,7 @@ from annotation.models import Campaign, Judgment, JudgmentQuerySet
 from generation import audit, candidates, policies
 from generation.models import GenerationRun, Source, Split, Verb
 from generation.ownership import JobState
-from modeling import human_check, round_config, round_gates, runs, snapshots
+from modeling import human_check, judging, round_config, round_gates, runs, sampling, snapshots
 from modeling.models import RewardModel, Round, TrainingRun
 from modeling.round_work import (
     Name,
@@ -47,7 +47,11 @@ def generate(work: Work) -> dict[str, Any]:
         for task in tasks_of(work.round):
             sources += pick(task, work.config.sets_per_task, Split.TRAIN, work.round.seed)
             sources += pick(task, work.config.holdout_sets, Split.HOLDOUT, work.round.seed)
+        if work.config.adapt_plans:
+            _score_earlier_labels(work)
         with transaction.atomic():
+            if work.config.adapt_plans:
+                _adapt_plans(work)
             run = candidates.order_sets(
                 policy=work.round.parent_policy, sources=sources, seed=work.round.seed
             )
@@ -58,6 +62,26 @@ def generate(work: Work) -> dict[str, Any]:
     bring_to_end(work, run, candidates.make)
     sets = run.sets.ready().count()
     return {"sets": sets, "figure": f"{sets} sets"}
+
+
+def _score_earlier_labels(work: Work) -> None:
+    if work.round.parent_reward is not None:
+        sampling.measure(
+            tasks_of(work.round),
+            work.round.parent_reward,
+            simulated=work.round.annotators == Round.Annotators.SIMULATED,
+            progress=work.every("earlier sets scored"),
+        )
+        judging.release()
+
+
+def _adapt_plans(work: Work) -> None:
+    made = sampling.adapt(
+        tasks_of(work.round),
+        simulated=work.round.annotators == Round.Annotators.SIMULATED,
+        model=work.round.parent_reward,
+    )
+    work.note(plans=[plan.pk for plan in made])
 
 
 # --- label ---
