@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from django.contrib.auth.models import User
+from django.db import transaction
 from django.utils.translation import gettext as _
 from PIL import Image as Pillow
 
@@ -224,6 +225,18 @@ def tags_from(pairs: Sequence[str]) -> dict[str, str]:
             )
         tags[key.strip()] = value.strip()
     return tags
+
+
+@transaction.atomic
+def mark(chosen: Sequence[Source], tag: Mapping[str, str], *, among: Sequence[Source]) -> None:
+    """Give the chosen sources a tag, and take it from the others `among` which they were chosen."""
+    keys, pairs = {source.pk for source in chosen}, set(tag.items())
+    for source in Source.objects.select_for_update().filter(pk__in=[one.pk for one in among]):
+        kept = {name: value for name, value in source.tags.items() if (name, value) not in pairs}
+        tags = {**kept, **tag} if source.pk in keys else kept
+        if tags != source.tags:
+            source.tags = tags
+            source.save(update_fields=["tags"])
 
 
 # Many at once -----------------------------------------------------------------------------------
