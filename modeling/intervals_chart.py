@@ -11,6 +11,7 @@ from modeling.statistics import Interval
 
 WIDTH, LEFT, RIGHT, ROW, TOP, BOTTOM = 640, 190, 16, 26, 8, 22
 LONGEST = 28  # characters of a name beside a row
+PERCENT = " %"
 NARROWEST = 26  # a segment that has room for its number
 
 
@@ -74,6 +75,8 @@ def dots(
     low, high = min(ends) * scale, max(ends) * scale
     pad = max((high - low) * 0.06, 1e-6)
     low, high = low - pad, high + pad
+    if unit == PERCENT:
+        low, high = max(low, 0.0), min(high, 100.0)
 
     def at(value: float) -> float:
         share = (value * scale - low) / (high - low)

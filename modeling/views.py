@@ -5,7 +5,6 @@ Whoever may look at some project may look at them; whoever manages one may run t
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from django.contrib import messages
@@ -173,19 +172,6 @@ def policy_list(request: HttpRequest) -> HttpResponse:
     return render(request, "modeling/policies.html", context)
 
 
-@require_GET
-@needs(Role.VIEWER)
-def policy_page(request: HttpRequest, pk: int) -> HttpResponse:
-    policy = get_object_or_404(Policy.objects.select_related("parent"), pk=pk)
-    context = {
-        "policy": policy,
-        "lineage": pages.lineage(policy),
-        "evaluation": _evaluation_context(policy, projects_of(user_of(request))),
-        "card": json.dumps(policy.card, indent=1),
-    }
-    return render(request, "modeling/policy.html", context)
-
-
 @require_POST
 @needs(Role.MANAGER)
 def activate_policy(request: HttpRequest, pk: int) -> HttpResponse:
@@ -197,21 +183,6 @@ def activate_policy(request: HttpRequest, pk: int) -> HttpResponse:
     else:
         messages.success(request, _("'%(policy)s' makes the next candidates.") % {"policy": policy})
     return redirect("modeling:policies")
-
-
-@require_GET
-@needs(Role.VIEWER)
-def reward_page(request: HttpRequest, pk: int) -> HttpResponse:
-    model = get_object_or_404(RewardModel.objects.select_related("parent", "snapshot"), pk=pk)
-    evaluation = model.evaluations.first()
-    figures = evaluation.figures if evaluation is not None else {}
-    context = {
-        "model": model,
-        "matrix": pages.accuracy_matrix(figures),
-        "reward_figures": figures,
-        "card": json.dumps(model.card, indent=1),
-    }
-    return render(request, "modeling/reward.html", context)
 
 
 def _record(request: HttpRequest, verb: Verb, thing: Round | RoundStep) -> None:

@@ -35,7 +35,7 @@ from generation.models import (
     default_project,
 )
 from modeling import gates, published, transitions
-from modeling.models import Edit, LeaderboardLink, Ranking, RewardModel, Round, Study
+from modeling.models import Edit, Evaluation, LeaderboardLink, Ranking, RewardModel, Round, Study
 from modeling.starter import world
 from modeling.statistics import Interval
 from modeling.transitions import State
@@ -49,6 +49,7 @@ from tests.factories import (
     make_user,
 )
 from tests.modeling.test_gates import comparison, reward_figures
+from tests.modeling.test_insight import make_mistaken
 from tests.modeling.test_lineage import make_learnt_policy
 from tests.modeling.test_pages import make_child, make_evaluation, make_round
 
@@ -194,7 +195,7 @@ def judge(user: User, campaign: Campaign, best: int, worst: int) -> Assignment:
 
 
 @pytest.fixture
-def site(db: None) -> dict[str, Any]:
+def site(db: None, tmp_path: Path) -> dict[str, Any]:
     """A project in the middle of its work; `chief` is a superuser who also labels."""
     chief = make_user("chief", is_staff=True, is_superuser=True, role="admin")
     people = [chief, make_user("anna"), make_user("ben")]
@@ -252,6 +253,12 @@ def site(db: None) -> dict[str, Any]:
         asked = seen.set.source.task.dimensions.all()
         scores = Scores(number % 3 > 0, {one.slug: 2 + number % 4 for one in asked})
         ratings.rate(assignment=seen, user=people[1], scores=scores)
+    reward = RewardModel.objects.create(name="second", location="x")
+    make_mistaken(reward, tmp_path, sets[9], dimension, 0, 3)
+    cell = {"accuracy": 0.78, "low": 0.71, "high": 0.84, "n": 160}
+    for one in RewardModel.objects.all():
+        figures = {"reward_accuracy": {"fill": {"structure": cell, "consistency": cell}}}
+        Evaluation.objects.create(kind="reward", reward_model=one, figures=figures)
     tokens.make(user=chief, name="notebook", scopes=["read"])
     _, secret = members.invite(campaign=campaign, by=chief, uses=3)
     return {
@@ -271,7 +278,7 @@ def site(db: None) -> dict[str, Any]:
         "promoted": promoted.number,
         "study": study.pk,
         "policy": child.pk,
-        "reward": RewardModel.objects.all()[0].pk,
+        "reward": reward.pk,
         "endpoint": make_endpoint(),
         "learnt": make_learnt(campaign, child).pk,
         "source": Judgment.objects.order_by("pk")[23].set.source_id,

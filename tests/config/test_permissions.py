@@ -212,6 +212,10 @@ TABLE: dict[str, Row] = {
     "policies/": Row("/policies/", get=ANY[LOOK]),
     "policies/<int:pk>/": Row("/policies/{policy}/", get=ANY[LOOK]),
     "policies/<int:pk>/activate/": Row("/policies/{policy}/activate/", post=ANY[RUN]),
+    "policies/<int:pk>/weights/": Row("/policies/{policy}/weights/", get=ANY[RUN]),
+    "reward-models/<int:pk>/again/<int:set_id>/": Row(
+        "/reward-models/{reward}/again/{set}/", post=IN[RUN]
+    ),
     "reward-models/<int:pk>/": Row("/reward-models/{reward}/", get=ANY[LOOK]),
     "lineage/policies/<int:pk>/": Row("/lineage/policies/{policy}/", get=ANY[LOOK]),
     "lineage/reward-models/<int:pk>/": Row("/lineage/reward-models/{reward}/", get=ANY[LOOK]),
@@ -346,6 +350,7 @@ def make_site() -> dict[str, Any]:
         "delivery": webhooks.send_test(endpoint).pk,
         "edit": make_edit(turn.set.source).pk,
         "ranking": make_ranking(turn.set.source).pk,
+        "set": turn.set.pk,
         "study": Study.objects.create(name="study").pk,
         "board": LeaderboardLink.objects.create(digest="0" * 64).pk,
         "source": turn.set.source_id,
