@@ -141,7 +141,7 @@ def ranking(request: Request, pk: int) -> Response:
 
 def answer(request: Request, row: Ranking, seconds: float, *, asked: bool = False) -> Response:
     """The row's state: 202 while somebody who ordered it must still come back."""
-    rankings.wait(row, seconds)
+    row = rankings.wait(row, seconds)
     body = rankings.as_json(row, request.build_absolute_uri)
     open_ = row.state in (JobState.QUEUED, JobState.RUNNING)
     return Response(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from django.contrib.auth.models import User
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 from PIL import Image as Pillow
@@ -164,15 +163,8 @@ def pictures(edit: Edit, *, everything: bool = False) -> list[Made]:
 
 
 def wait(edit: Edit, seconds: float) -> Edit:
-    """Until it has ended, or so many seconds; meanwhile no connection is held."""
-    end = time.monotonic() + seconds
-    while True:
-        edit = with_all().get(pk=edit.pk)
-        if not edit.is_open or time.monotonic() >= end:
-            return edit
-        if not connection.in_atomic_block:
-            connection.close()
-        time.sleep(rankings.POLL_SECONDS)
+    """The edit once it has ended, or after so many seconds."""
+    return rankings.poll(lambda: with_all().get(pk=edit.pk), lambda found: found.is_open, seconds)
 
 
 def with_all() -> QuerySet[Edit]:

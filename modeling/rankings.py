@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from django.contrib.auth.models import User
 from django.db import connection, transaction
@@ -18,6 +18,7 @@ from generation.ownership import JobState, LeaseLost
 from modeling import judging, policy_inputs, runs
 from modeling.models import RankedPicture, Ranking, RewardModel
 
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 FEWEST, MOST = 2, 16
@@ -161,14 +162,21 @@ def _contest(row: Ranking) -> judging.Contest:
 # Asking -----------------------------------------------------------------------------------------
 
 
-def wait(row: Ranking, seconds: float) -> None:
-    """Until the row has ended, or so many seconds; meanwhile no connection is held."""
+def wait(row: Ranking, seconds: float) -> Ranking:
+    """The row once it has ended, or after so many seconds."""
+    rows = Ranking.objects.select_related("task", "reward_model")
+    open_ = (JobState.QUEUED, JobState.RUNNING)
+    return poll(lambda: rows.get(pk=row.pk), lambda found: found.state in open_, seconds)
+
+
+def poll(read: Callable[[], T], is_open: Callable[[T], bool], seconds: float) -> T:
+    """Read until it is not open any more; between two looks no connection is held."""
     end = time.monotonic() + seconds
-    while row.state in (JobState.QUEUED, JobState.RUNNING) and time.monotonic() < end:
+    while is_open(found := read()) and time.monotonic() < end:
         if not connection.in_atomic_block:
             connection.close()
         time.sleep(POLL_SECONDS)
-        row.refresh_from_db()
+    return found
 
 
 def as_json(row: Ranking, address: Callable[[str], str]) -> dict[str, Any]:

@@ -170,7 +170,7 @@ def test_a_row_that_kills_its_workers_is_given_up(caller: Client, source: Source
     assert (row.state, "ended its worker 3 times" in row.error) == (JobState.FAILED, True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_worker_answers_whoever_waits(caller: Client, source: Source, celery_worker: Any) -> None:
     keys = [candidate.pk for candidate in candidates_of(source)]
     celery_worker("gpu")

@@ -90,10 +90,10 @@ def test_contests_that_are_asked_together_end_as_alone(vlm: RewardVLM) -> None:
 
 
 def test_eight_candidates_need_fewer_forwards_than_all_pairs() -> None:
-    found = rerank_agreement.measure(4, seed=2)
+    found = rerank_agreement.measure(2, seed=2)
     assert found["forwards_all_pairs"] == 56
     assert found["forwards"] < 56 < found["forwards_all_pairs_by_dimension"]
-    assert found["same_best"] >= 0.75
+    assert found["same_best"] == 1
 
 
 @pytest.mark.long
