@@ -164,7 +164,13 @@ CHECKED = gates.reward_gate(
 
 def make_course(policy: Policy) -> tuple[Round, Round]:
     """A round that failed in the middle, and one before it whose policy is active."""
-    promoted = make_round(policy=policy, finished_at=timezone.now(), outcome="Promoted 'trained 1'")
+    promoted = make_round(
+        policy=policy,
+        parent_policy=policy.parent,
+        finished_at=timezone.now(),
+        outcome="Promoted 'trained 1'",
+    )
+    promoted.steps.filter(name="promote").update(state="succeeded", result={"promoted": True})
     Policy.objects.filter(pk=policy.pk).update(state="active")
     round_ = make_round(policy=policy)
     transitions.record(round_, to=State.OPEN, reason="Started by hand.")

@@ -20,6 +20,11 @@ from tests.modeling.test_rounds import finish, step_of
 from tests.modeling.test_transitions import at_the_policy_gate, go_on
 
 
+@pytest.fixture
+def project(quick_project: Project) -> Project:
+    return quick_project
+
+
 def at_the_check(project: Project, annotators: str = "human", **config: Any) -> Round:
     """A round whose policy was measured on eight held-out sources and passed its gate."""
     round_ = at_the_policy_gate(project)

@@ -1,4 +1,4 @@
-"""`kill -9` of the process that turns a round, in every step of it."""
+"""Deaths in every step of a round, and at every change of its state."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ import pytest
 from annotation.models import Campaign
 from generation.models import CandidateSet, Policy
 from generation.ownership import JobState
+from modeling import rounds
 from modeling.models import Evaluation, RewardModel, RoundStep, TrainingRun
 from modeling.round_steps import Name
 from tests.conftest import REPOSITORY, process_environment
 from tests.modeling.project import Project
-from tests.modeling.test_rounds import create
-from tests.modeling.test_transitions import lease_ends
+from tests.modeling.test_rounds import create, step_of
+from tests.modeling.test_transitions import Killed, dying, lease_ends
 
 
 def turn(data_dir: Path, log: Path) -> subprocess.Popen[bytes]:
@@ -72,3 +73,25 @@ def test_a_round_survives_kill_9_in_every_step(
     assert Evaluation.objects.filter(kind="policy").count() == 1
     taken = round_.transitions.filter(from_state="running", to_state="running")
     assert taken.count() >= 3
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_a_whole_round_survives_a_death_at_every_change(project: Project) -> None:
+    round_ = create(keep_going=True)
+    while (step := rounds.current_step(round_)) is not None:
+        ends = ("done", "passed", "shut", "skipped")
+        for states in (("running",), ends):
+            with dying(step.name, *states), pytest.raises(Killed):
+                rounds.execute(RoundStep.objects.select_related("round").get(pk=step.pk))
+            lease_ends(round_)
+        assert rounds.execute(RoundStep.objects.select_related("round").get(pk=step.pk))
+        assert step_of(round_, step.name).error == ""
+    round_.refresh_from_db()
+    assert round_.finished_at is not None
+    assert CandidateSet.objects.count() == 2 * (4 + 3)
+    assert Campaign.objects.count() == 1
+    assert TrainingRun.objects.count() == 2
+    assert Policy.objects.filter(parent=project.policy).count() == 1
+    assert RewardModel.objects.filter(parent=project.reward).count() == 1
+    assert Evaluation.objects.filter(kind="policy").count() == 1

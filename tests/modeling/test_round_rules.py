@@ -24,6 +24,11 @@ from tests.modeling.project import CONFIG, Project, make_judged_campaign, make_s
 from tests.modeling.test_rounds import create, step_of
 
 
+@pytest.fixture
+def project(quick_project: Project) -> Project:
+    return quick_project
+
+
 def make_rule(**fields: Any) -> RoundRule:
     defaults = {
         "name": "rule",

@@ -11,7 +11,7 @@ from django.db.models.signals import post_save
 from django.utils import timezone
 
 from annotation.models import Campaign
-from generation.models import CandidateSet, Policy
+from generation.models import Policy
 from generation.ownership import JobState
 from modeling import round_decisions, rounds, runs
 from modeling.models import (
@@ -27,6 +27,11 @@ from tests.factories import make_user
 from tests.modeling.project import CONFIG, Project
 from tests.modeling.test_gates import policy_figures
 from tests.modeling.test_rounds import create, finish, step_of, trained, with_sets
+
+
+@pytest.fixture
+def project(quick_project: Project) -> Project:
+    return quick_project
 
 
 class Killed(BaseException):
@@ -168,28 +173,6 @@ def test_a_death_while_promoting_promotes_once(project: Project) -> None:
     assert round_.outcome.startswith("Promoted 'new policy'")
     assert Policy.objects.get(state="active").name == "new policy"
     assert [row for row in course(round_) if row[2] == "promoted"] == [("", "open", "promoted")]
-
-
-@pytest.mark.long
-@pytest.mark.slow
-def test_a_whole_round_survives_a_death_at_every_change(project: Project) -> None:
-    round_ = create(keep_going=True)
-    while (step := rounds.current_step(round_)) is not None:
-        ends = ("done", "passed", "shut", "skipped")
-        for states in (("running",), ends):
-            with dying(step.name, *states), pytest.raises(Killed):
-                rounds.execute(RoundStep.objects.select_related("round").get(pk=step.pk))
-            lease_ends(round_)
-        assert rounds.execute(RoundStep.objects.select_related("round").get(pk=step.pk))
-        assert step_of(round_, step.name).error == ""
-    round_.refresh_from_db()
-    assert round_.finished_at is not None
-    assert CandidateSet.objects.count() == 2 * (4 + 3)
-    assert Campaign.objects.count() == 1
-    assert TrainingRun.objects.count() == 2
-    assert Policy.objects.filter(parent=project.policy).count() == 1
-    assert RewardModel.objects.filter(parent=project.reward).count() == 1
-    assert Evaluation.objects.filter(kind="policy").count() == 1
 
 
 # --- what people decide ---
