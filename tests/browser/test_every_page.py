@@ -97,6 +97,7 @@ PAGES = {
     "loop": "/loop/",
     "round": "/loop/{round}/",
     "round-step": "/loop/steps/{step}/",
+    "round-report": "/loop/{promoted}/report/",
     "round-undo": "/loop/{promoted}/undo/",
     "leaderboard": "/leaderboard/",
     "studies": "/studies/",
@@ -244,6 +245,9 @@ def site(db: None, tmp_path: Path) -> dict[str, Any]:
     child = make_child(parent, "trained 1")
     make_evaluation(child, [(0.5, 0.9), (0.4, 0.6)])
     round_, promoted = make_course(child)
+    reward = RewardModel.objects.all()[0]
+    Evaluation.objects.create(kind="reward", reward_model=reward, figures=reward_figures())
+    Round.objects.filter(pk=promoted.pk).update(campaign=campaign, reward_model=reward)
     theirs = Policy.objects.create(name="Ideogram 3.0", kind=Policy.Kind.EXTERNAL)
     for index, policy in enumerate((parent, child, parent, theirs)):
         Candidate.objects.filter(set__in=sets, index=index).update(policy=policy)
