@@ -157,10 +157,10 @@ def _store(policy: Policy, source_id: int, outputs: list[tuple[Output, Image | N
 
 
 class Names:
-    """The sources of a project by what files may call them."""
+    """The sources of a project that may be used, by what files may call them."""
 
     def __init__(self, project: Project, task: Task | None) -> None:
-        rows = Source.objects.filter(project=project).select_related("task", "image")
+        rows = Source.objects.usable().filter(project=project).select_related("task", "image")
         if task is not None:
             rows = rows.filter(task=task)
         self.by_number: dict[int, Source] = {}

@@ -4,12 +4,12 @@ from pathlib import Path
 import pytest
 from django.core.management import CommandError, call_command
 
-from annotation import comparisons, contents
+from annotation import comparisons, contents, withdrawals
 from annotation.campaigns import Entry, open_campaign
 from annotation.models import Campaign
 from generation.models import Candidate, CandidateSet, Policy, Source, Task, default_project
 from tests.annotation.factories import make_judged_task
-from tests.factories import make_picture, make_policy, make_set, make_source
+from tests.factories import make_picture, make_policy, make_set, make_source, make_user
 
 pytestmark = pytest.mark.django_db
 
@@ -145,3 +145,11 @@ def test_its_pictures_are_compared_and_rated_but_not_ranked_alone(
     alone = Candidate.objects.get(policy=theirs, set__size=1)
     assert rated == [Entry(alone.set, (0,))]
     assert list(contents.entries_for(campaign("preference"))) == [mine]
+
+
+def test_a_withdrawn_source_takes_no_pictures(tmp_path: Path, cat: Source) -> None:
+    withdrawals.withdraw(source=cat, reason="the owner asked", user=make_user())
+    outputs(tmp_path, "cat.png")
+    with pytest.raises(CommandError, match="No picture could be taken"):
+        call_command("import_candidates", tmp_path, system="Ideogram")
+    assert not Candidate.objects.exists()
