@@ -16,16 +16,27 @@ from modeling.statistics import Interval, wilson
 
 
 def unseen(model: RewardModel, *, simulated: bool) -> JudgmentQuerySet:
-    """Best/worst labels that the model did not learn from, newest first."""
-    found = Judgment.objects.counted().filter(
-        outcome=Judgment.Outcome.PICKED, assignment__item__campaign__simulated=simulated
+    """Best/worst labels that neither the model nor one before it learnt from, newest first."""
+    learnt = Judgment.objects.filter(
+        snapshots__in=_snapshots(model), set__source__split=Split.TRAIN
     )
-    if model.snapshot_id is not None:
-        learnt = Judgment.objects.filter(
-            snapshots=model.snapshot_id, set__source__split=Split.TRAIN
-        )
-        found = found.exclude(pk__in=learnt.values("pk"))
-    return found.order_by("-pk")
+    return (
+        Judgment.objects.counted()
+        .filter(outcome=Judgment.Outcome.PICKED, assignment__item__campaign__simulated=simulated)
+        .exclude(pk__in=learnt.values("pk"))
+        .order_by("-pk")
+    )
+
+
+def _snapshots(model: RewardModel) -> list[int]:
+    """What the model and its ancestors were trained on."""
+    found, one = [], model
+    while True:
+        if one.snapshot_id is not None:
+            found.append(one.snapshot_id)
+        if one.parent is None:
+            return found
+        one = one.parent
 
 
 def accuracy(models: list[RewardModel], judgments: list[int]) -> list[Interval]:

@@ -122,6 +122,8 @@ def test_it_measures_the_newest_labels_once(project: Project) -> None:
     learnt = RewardModel(name="learnt", location=project.reward.location, snapshot=snapshot)
     held_out = newest.unseen(learnt, simulated=True)
     assert {one.set.source.split for one in held_out} == {Split.HOLDOUT}
+    child = RewardModel(name="its child", location=project.reward.location, parent=learnt)
+    assert newest.unseen(child, simulated=True).count() == held_out.count()
 
 
 @pytest.mark.django_db
