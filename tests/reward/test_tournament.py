@@ -98,4 +98,4 @@ def test_eight_candidates_need_fewer_forwards_than_all_pairs() -> None:
 
 @pytest.mark.long
 def test_the_best_is_that_of_all_pairs_on_95_percent_of_the_starter_sets() -> None:
-    assert rerank_agreement.measure(100, seed=3)["same_best"] >= 0.95
+    assert rerank_agreement.measure(60, seed=3)["same_best"] >= 0.95
