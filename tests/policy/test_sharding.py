@@ -63,6 +63,7 @@ def _assert_near(first: Path, second: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_divided_weights_take_the_steps_of_one_process(
     tmp_path: Path, policy_dir: Path, reward_dir: Path
 ) -> None:
