@@ -98,6 +98,7 @@ PAGES = {
     "round": "/loop/{round}/",
     "round-step": "/loop/steps/{step}/",
     "round-report": "/loop/{promoted}/report/",
+    "governance-tags": "/governance/tags/?policy={rated}",
     "round-undo": "/loop/{promoted}/undo/",
     "leaderboard": "/leaderboard/",
     "studies": "/studies/",
@@ -130,6 +131,7 @@ def make_starter_set(task: Task, number: int) -> CandidateSet:
         image=images.store(Pillow.fromarray(example.image)),
         mask=images.store(Pillow.fromarray(example.mask)),
         prompt=example.prompt,
+        tags={"style": ("ink", "oil")[number % 2]},
     )
     made = CandidateSet.objects.create(
         source=source, size=4, state=CandidateSet.State.READY, plan=make_plan(task)
@@ -286,6 +288,7 @@ def site(db: None, tmp_path: Path) -> dict[str, Any]:
         "round": round_.number,
         "step": round_.steps.get(name="train_policy").pk,
         "promoted": promoted.number,
+        "rated": parent.pk,
         "study": study.pk,
         "policy": child.pk,
         "reward": reward.pk,

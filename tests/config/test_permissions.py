@@ -193,6 +193,7 @@ TABLE: dict[str, Row] = {
     "loop/": Row("/loop/", get=ANY[LOOK]),
     "loop/start/": Row("/loop/start/", post=ANY[RUN]),
     "loop/<int:number>/": Row("/loop/{round}/", get=ANY[LOOK]),
+    "governance/tags/": Row("/governance/tags/", get=ANY[LOOK]),
     "loop/<int:number>/report/": Row("/loop/{round}/report/", get=ANY[LOOK]),
     "loop/<int:number>/labelled/": Row("/loop/{round}/labelled/", post=ANY[RUN]),
     "loop/<int:number>/cancel/": Row("/loop/{round}/cancel/", post=ANY[RUN]),
