@@ -1,8 +1,8 @@
-"""The addresses of what is measured: leaderboards and studies."""
+"""The addresses of what is measured: leaderboards, studies and what sampling plans led to."""
 
 from django.urls import path
 
-from modeling import insight_views, study_views
+from modeling import insight_views, sampling_views, study_views
 from modeling import leaderboard_views as boards
 
 urlpatterns = [
@@ -16,6 +16,7 @@ urlpatterns = [
     path(
         "reward-models/<int:pk>/again/<int:set_id>/", insight_views.judge_again, name="judge_again"
     ),
+    path("sampling/", sampling_views.sampling, name="sampling"),
     path("studies/", study_views.study_list, name="studies"),
     path("studies/power/", study_views.power_page, name="power"),
     path("studies/<int:pk>/", study_views.study_page, name="study"),

@@ -207,6 +207,7 @@ TABLE: dict[str, Row] = {
     "leaderboard/share/": Row("/leaderboard/share/", post=ANY[RUN]),
     "leaderboard/links/<int:pk>/hide/": Row("/leaderboard/links/{board}/hide/", post=IN[RUN]),
     "leaderboard/<str:secret>/": Row("/leaderboard/no-such-secret/", get=NOBODY),
+    "sampling/": Row("/sampling/", get=ANY[LOOK]),
     "studies/": Row("/studies/", get=ANY[LOOK], post=ANY[RUN]),
     "studies/power/": Row("/studies/power/", get=ANY[LOOK]),
     "studies/<int:pk>/": Row("/studies/{study}/", get=IN[LOOK]),
