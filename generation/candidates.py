@@ -13,15 +13,17 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from django.contrib.auth.models import User
 from django.db import transaction
+from django.db.models import QuerySet
 from PIL import Image as Pillow
 
-from generation import images, loaded, policies
+from generation import images, loaded, mixes, policies
+from generation.mixes import Mix
 from generation.models import (
     Candidate,
     CandidateSet,
@@ -94,6 +96,7 @@ def order_sets(
     policy: Policy,
     sources: Sequence[Source],
     seed: int,
+    mix: Mix | None = None,
     requested_by: User | None = None,
     size: int | None = None,
     fixed: Mapping[str, Any] | None = None,
@@ -101,14 +104,18 @@ def order_sets(
     """Draw a set for every source (a source given twice gets two) from its task's current plan.
 
     `size` candidates a set instead of the plan's, and `fixed` values of theirs instead of drawn
-    ones. The same seed and the same sources give the same draws. Raises CandidateError.
+    ones. `mix` says how often each of several policies makes a candidate; without one all are made
+    by `policy`. The same seed and the same sources give the same draws. Raises CandidateError.
     """
-    if policy.kind == Policy.Kind.EXTERNAL:
-        raise CandidateError(f"“{policy}” is an external system: nothing can be made with it.")
     if not sources:
         raise CandidateError("No sources were given, so there is nothing to make.")
     tasks = {source.task for source in sources}
-    check_fits(policy, tasks)
+    for one in mix or [policy]:
+        if one.kind == Policy.Kind.EXTERNAL:
+            raise CandidateError(f"“{one}” is an external system: nothing can be made with it.")
+        check_fits(one, tasks)
+    if mix:
+        mixes.check(mix)
     plans = {task: current_plan(task) for task in tasks}
     multiple = policies.size_multiple(policy)
     run = GenerationRun.objects.create(policy=policy, seed=seed, requested_by=requested_by)
@@ -130,6 +137,8 @@ def order_sets(
     for name, value in (fixed or {}).items():
         for candidate in candidates:
             setattr(candidate, name, value)
+    if mix:
+        mixes.draw(candidates, mix, seed)
     Candidate.objects.bulk_create(candidates, batch_size=1000)
     GenerationRun.objects.filter(pk=run.pk).update(total=len(candidates))
     run.refresh_from_db()
@@ -223,12 +232,23 @@ def _make(run: GenerationRun) -> None:
     done = total - missing.count()
     run.renew(total=total, progress=done, message="loading the policy" if done < total else "")
     if done < total:
-        generator = loaded.generator(run.policy)
-        while (first := missing.order_by("set_id", "index").first()) is not None:
+        policy = run.policy
+        while (first := _next(missing, policy)) is not None:
             batch = _batch(first.batch)
-            _make_batch(run, generator, batch, done, total)
+            policy = batch[0].policy
+            _make_batch(run, loaded.generator(policy), batch, done, total)
             done += len(batch)
     run.finish(progress=total, total=total, message="")
+
+
+def _next(missing: QuerySet[Candidate], policy: Policy) -> Candidate | None:
+    """What is made next: of the first sets all that the loaded policy makes, then the others."""
+    first = missing.order_by("set_id", "index").first()
+    if first is None or first.policy_id == policy.pk:
+        return first
+    ahead = missing.order_by("set_id").values("set_id").distinct()[:CHUNK_SETS]
+    same = missing.filter(policy=policy, set_id__in=ahead)
+    return same.order_by("set_id", "index").first() or first
 
 
 def _assign_batches(run: GenerationRun) -> None:
@@ -242,7 +262,10 @@ def _assign_batches(run: GenerationRun) -> None:
         run.renew()
         while chunk := list(islice(sets, CHUNK_SETS)):
             candidates = [candidate for one_set in chunk for candidate in one_set]
-            for group in _groups(candidates):
+            by_policy: dict[int, list[Candidate]] = defaultdict(list)
+            for candidate in candidates:
+                by_policy[candidate.policy_id].append(candidate)
+            for group in chain.from_iterable(map(_groups, by_policy.values())):
                 batch = uuid.uuid4()
                 for index, candidate in enumerate(group):
                     candidate.batch, candidate.batch_index = batch, index

@@ -20,6 +20,8 @@ class RoundConfig:
     collect: bool = True
     # Draw more often what earlier labels said most about; see modeling.sampling.
     adapt_plans: bool = False
+    # Shares of the candidates that other policies make, by name; the round's makes the rest.
+    other_policies: dict[str, float] = field(default_factory=dict)
     # Candidate sets a task to label, from training pictures.
     sets_per_task: int = 100
     # The same from held-out pictures, for the reward model's figures; -1 is 0.6 of sets_per_task.
@@ -99,6 +101,13 @@ class RoundConfig:
             raise ValueError(f"human_rule must be 'not_worse' or 'better', not {self.human_rule!r}")
         if not isinstance(self.psnr_loss, int | float) or self.psnr_loss < 0:
             raise ValueError(f"psnr_loss must be 0 or more decibels, not {self.psnr_loss!r}")
+        shares = self.other_policies
+        if not isinstance(shares, dict) or not all(
+            isinstance(share, int | float) and share > 0 for share in shares.values()
+        ):
+            raise ValueError("other_policies must give each policy's name a share above 0")
+        if sum(shares.values()) >= 1:
+            raise ValueError("other_policies must leave a share for the round's own policy")
         for name in ("reward", "policy"):
             if not isinstance(getattr(self, name), dict):
                 raise ValueError(f"{name} must be an object of settings")

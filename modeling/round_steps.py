@@ -16,7 +16,7 @@ from annotation import campaigns
 from annotation.counts import judged_share
 from annotation.models import Campaign, Judgment, JudgmentQuerySet
 from generation import audit, candidates, policies
-from generation.models import GenerationRun, Source, Split, Verb
+from generation.models import GenerationRun, Policy, Source, Split, Verb
 from generation.ownership import JobState
 from modeling import human_check, judging, round_config, round_gates, runs, sampling, snapshots
 from modeling.models import RewardModel, Round, TrainingRun
@@ -53,7 +53,10 @@ def generate(work: Work) -> dict[str, Any]:
             if work.config.adapt_plans:
                 _adapt_plans(work)
             run = candidates.order_sets(
-                policy=work.round.parent_policy, sources=sources, seed=work.round.seed
+                policy=work.round.parent_policy,
+                sources=sources,
+                seed=work.round.seed,
+                mix=_mix(work),
             )
             work.note(generation_run=run.pk)
     else:
@@ -62,6 +65,12 @@ def generate(work: Work) -> dict[str, Any]:
     bring_to_end(work, run, candidates.make)
     sets = run.sets.ready().count()
     return {"sets": sets, "figure": f"{sets} sets"}
+
+
+def _mix(work: Work) -> dict[Policy, float]:
+    others = work.config.other_policies
+    own = {work.round.parent_policy: 1 - sum(others.values())}
+    return own | {policies.named(name): share for name, share in others.items()} if others else {}
 
 
 def _score_earlier_labels(work: Work) -> None:

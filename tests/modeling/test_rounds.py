@@ -79,6 +79,7 @@ def test_it_keeps_one_round_open_at_a_time(project: Project) -> None:
     [
         ({"sets_per_taks": 4}, "Did you mean 'sets_per_task'"),
         ({"sets_per_task": 0}, "sets_per_task must be a whole number from 1 on"),
+        ({"other_policies": {"base": 1}}, "leave a share for the round's own"),
         ({"noise": 3}, "noise must lie between 0 and 1"),
         ({"sampling": {"num_inference_steps": 0}}, "num_inference_steps must be at least 1"),
     ],

@@ -12,7 +12,7 @@ from generation.models import Candidate, CandidateSet, SamplingPlan, Task
 from modeling import information, rounds, sampling
 from modeling.models import RewardModel, RoundStep, SetScore
 from tests.annotation.factories import make_campaign, make_dimension, make_turn
-from tests.factories import make_picture, make_plan, make_set, make_source, make_user
+from tests.factories import make_picture, make_plan, make_policy, make_set, make_source, make_user
 from tests.modeling.project import CONFIG, Project
 from tests.modeling.test_commands import call
 
@@ -135,7 +135,13 @@ def test_a_round_draws_from_what_earlier_labels_said(project: Project) -> None:
     assert "adaptive: from 20 sets, close under tiny reward" in told
     assert "1 of 2 plans would change" in told
     assert not task.plans.filter(version__gt=plan.version).exists()
-    settings = CONFIG | {"adapt_plans": True, "sets_per_task": 1, "holdout_sets_per_task": 0}
+    second = make_policy("second", location=project.policy.location)
+    settings = CONFIG | {
+        "other_policies": {"second": 0.5},
+        "adapt_plans": True,
+        "sets_per_task": 1,
+        "holdout_sets_per_task": 0,
+    }
     round_ = rounds.create(annotators="simulated", config=settings)
     step = RoundStep.objects.select_related("round").get(round=round_, name="generate")
 
@@ -149,5 +155,7 @@ def test_a_round_draws_from_what_earlier_labels_said(project: Project) -> None:
     low, high = new.weights["guidance_scale"]
     assert low > high >= 0.25
     assert other.plans.get(current=True).weights == {}
+    made = Candidate.objects.filter(set__run=step.result["generation_run"], image__isnull=False)
+    assert set(made.values_list("policy", flat=True)) == {project.policy.pk, second.pk}
     used = CandidateSet.objects.filter(run=step.result["generation_run"])
     assert set(used.values_list("plan", flat=True)) == {new.pk, other.plans.get(current=True).pk}

@@ -6,7 +6,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from generation import candidates, policies, sources
 from generation.jobs import make_candidates
-from generation.models import CandidateSet, GenerationRun, Source, Split
+from generation.models import CandidateSet, GenerationRun, Policy, Source, Split
 from generation.ownership import JobState
 
 
@@ -17,6 +17,13 @@ class Command(BaseCommand):
         parser.add_argument("--task", help="Slug of the task, for example fill.")
         parser.add_argument("--sets", type=int, default=10, help="How many sets (default 10).")
         parser.add_argument("--policy", help="Name of the policy; the active one by default.")
+        parser.add_argument(
+            "--mix",
+            action="append",
+            default=[],
+            metavar="POLICY=SHARE",
+            help="Draw each candidate's policy from several; repeatable, instead of --policy.",
+        )
         parser.add_argument(
             "--split",
             choices=[*Split.values, "any"],
@@ -67,14 +74,30 @@ def _ordered(options: dict[str, Any]) -> GenerationRun:
     if options["sets"] < 1:
         raise CommandError("--sets must be at least 1.")
     task = sources.task_named(options["task"])
-    policy = policies.named(options["policy"]) if options["policy"] else policies.active()
+    mix = _mix(options["mix"])
+    if mix:
+        policy = max(mix, key=lambda one: mix[one])
+    else:
+        policy = policies.named(options["policy"]) if options["policy"] else policies.active()
     count, seed = options["sets"], options["seed"]
     split = None if options["split"] == "any" else options["split"]
     tags = sources.tags_from(options["tag"])
     picked = candidates.pick_sources(task, count, split, seed, tags)
     # Fewer sources than sets: each serves again, with other draws.
     wanted: list[Source] = [picked[number % len(picked)] for number in range(count)]
-    return candidates.order_sets(policy=policy, sources=wanted, seed=seed)
+    return candidates.order_sets(policy=policy, sources=wanted, seed=seed, mix=mix)
+
+
+def _mix(said: list[str]) -> dict[Policy, float]:
+    mix = {}
+    for one in said:
+        name, _, share = one.rpartition("=")
+        try:
+            likely = float(share)
+        except ValueError:
+            raise CommandError(f"--mix {one}: write POLICY=SHARE, for example base=0.5.") from None
+        mix[policies.named(name.strip())] = likely
+    return mix
 
 
 def _resumed(run_id: int) -> GenerationRun:
