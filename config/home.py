@@ -19,6 +19,7 @@ from annotation.models import Assignment, Campaign, Item, Judgment
 from generation.access import looks_on, may_anywhere, projects_of
 from generation.models import CandidateSet, GenerationRun, Policy, Role, Source
 from generation.ownership import Job, JobState
+from modeling import governance_review
 from modeling.models import RewardModel, Round, RoundStep, TrainingRun
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def todos(user: User) -> list[Todo]:
     found = list(_labels(user))
     if may_anywhere(user, Role.MANAGER):
         alarms = [*_round(), *_unheard(), *_failed_jobs(user)]
-        found = [*alarms, *found, *_next_round(), *_beginnings()]
+        found = [*alarms, *found, *_review(), *_next_round(), *_beginnings()]
     return sorted(found, key=lambda todo: not todo.is_alarm)
 
 
@@ -172,6 +173,18 @@ def _next_round() -> Iterator[Todo]:
             % {"before": before, "policy": active},
             reverse("modeling:loop"),
             _("Start a round"),
+        )
+
+
+def _review() -> Iterator[Todo]:
+    status = governance_review.status()
+    if status.is_due and status.due_at is not None:
+        yield Todo(
+            _("A governance review is due since %(day)s")
+            % {"day": timezone.localtime(status.due_at).strftime("%Y-%m-%d")},
+            _("Look at groups, wordings and limits, and write down what you found."),
+            reverse("modeling:governance"),
+            _("Review"),
         )
 
 

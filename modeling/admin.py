@@ -11,6 +11,8 @@ from generation.access import user_of
 from modeling import round_config
 from modeling.models import (
     Evaluation,
+    Review,
+    ReviewPlan,
     RewardModel,
     Round,
     RoundRule,
@@ -157,3 +159,17 @@ class EvaluationAdmin(FactsAdmin):
     list_display = ("__str__", "kind", "reward_model", "policy", "parent_policy", "created_at")
     list_filter = ("kind",)
     list_select_related = ("reward_model", "policy", "parent_policy")
+
+
+@admin.register(ReviewPlan)
+class ReviewPlanAdmin(admin.ModelAdmin):
+    list_display = ("__str__", "every_days")
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return super().has_add_permission(request) and not ReviewPlan.objects.exists()
+
+
+@admin.register(Review)
+class ReviewAdmin(FactsAdmin):
+    list_display = ("at", "by", "note")
+    list_select_related = ("by",)

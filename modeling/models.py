@@ -357,6 +357,7 @@ class EvaluationPair(models.Model):
 
 
 # Django finds an app's models here; these have a module of their own.
+from modeling.governance_models import Review, ReviewPlan  # noqa: E402
 from modeling.score_models import SetScore  # noqa: E402
 from modeling.serving import Edit, RankedPicture, Ranking  # noqa: E402
 from modeling.study_models import LeaderboardLink, PublishedFigure, Study  # noqa: E402
@@ -367,6 +368,8 @@ __all__ = [
     "PublishedFigure",
     "RankedPicture",
     "Ranking",
+    "Review",
+    "ReviewPlan",
     "SetScore",
     "Study",
 ]

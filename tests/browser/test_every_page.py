@@ -22,7 +22,7 @@ from PIL import Image as Pillow
 from annotation import feedback, judgments, members, queue, ratings, review, withdrawals
 from annotation.campaigns import Entry, add_sets
 from annotation.judgments import Answer
-from annotation.models import Assignment, Campaign, Example, Judgment
+from annotation.models import Assignment, Campaign, Dimension, Example, Judgment, Wording
 from annotation.ratings import Scores
 from generation import images, tokens
 from generation.models import (
@@ -98,6 +98,8 @@ PAGES = {
     "round": "/loop/{round}/",
     "round-step": "/loop/steps/{step}/",
     "round-report": "/loop/{promoted}/report/",
+    "governance": "/governance/",
+    "governance-wordings": "/governance/wordings/own-structure/",
     "governance-tags": "/governance/tags/?policy={rated}",
     "round-undo": "/loop/{promoted}/undo/",
     "leaderboard": "/leaderboard/",
@@ -225,6 +227,13 @@ def site(db: None, tmp_path: Path) -> dict[str, Any]:
         dimension = make_dimension(f"own-{name.lower()}".replace(" ", "-"), task=task, name=name)
     sets = [make_starter_set(task, number) for number in range(12)]
     adapt_plan(task, sets)
+    Wording.objects.create(
+        dimension=Dimension.objects.get(slug="own-structure"),
+        version=2,
+        question="Which has the fewest broken shapes, and which the most?",
+        query="Is the first image better in structure than the second?",
+        guideline="Look at structure alone: count broken shapes.",
+    )
     first = sets[0].candidates.select_related("image").order_by("index")[0]
     assert first.image is not None
     Example.objects.create(dimension=dimension, image=first.image, caption="clean edges")
