@@ -8,6 +8,7 @@ after Holm over the whole table.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from django.db.models import Avg, QuerySet
+from django.core.cache import cache
+from django.db.models import Avg, Max, QuerySet
+from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy as lazy
 from numpy.typing import NDArray
@@ -33,6 +36,8 @@ SIGNIFICANT = 0.05
 FEWEST = 10  # sources a group, and what it is compared with, need for a test
 DRAWS = 4000
 BLOCK = 2_000_000
+MOST_KEYS = 20  # tags that alerts are looked for in
+REMEMBERED_SECONDS = 600
 USABLE, ACCURACY, MARGIN = "usable", "accuracy", "margin"
 NAMES = {
     USABLE: lazy("Usable"),
@@ -125,6 +130,32 @@ def audit(subject: Subject, projects: QuerySet[Project], key: str = "") -> Audit
     made = Audit(keys, key, [groups[name] for name in sorted(groups)], bases)
     _correct(made)
     return made
+
+
+@dataclass(frozen=True)
+class Alert:
+    key: str
+    group: str
+    figure: str
+
+
+def alerts(subject: Subject, projects: QuerySet[Project]) -> list[Alert]:
+    """Over all tags, what `Audit.alerts` says; remembered for a while, as it takes a second."""
+    newest = Evaluation.objects.aggregate(newest=Max("pk"))["newest"]
+    asked = [*sorted(projects.values_list("pk", flat=True)), newest, get_language()]
+    rows = [row.pk if row else 0 for row in (subject.policy, subject.reward, subject.task)]
+    name = f"tag-alerts-{hashlib.sha256(repr([asked, rows]).encode()).hexdigest()}"
+    found: list[Alert] | None = cache.get(name)
+    if found is None:
+        first = audit(subject, projects)
+        tables = [first, *(audit(subject, projects, key) for key in first.keys[1:MOST_KEYS])]
+        found = [
+            Alert(made.key, group.name, figure.name)
+            for made in tables
+            for group, figure in made.alerts
+        ]
+        cache.set(name, found, REMEMBERED_SECONDS)
+    return found
 
 
 def _members(tags: Mapping[int, Mapping[str, Any]], key: str) -> dict[str, set[int]]:

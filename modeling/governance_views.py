@@ -34,7 +34,9 @@ from modeling.statistics import Interval
 def overview(request: HttpRequest) -> HttpResponse:
     graph = lineage.whole()
     tainted = [(graph.nodes[key], said) for key, said in lineage.taints(graph).items()]
+    subject = SubjectForm({}).subject()
     context = {
+        "alerts": governance_tags.alerts(subject, projects_of(user_of(request))),
         "review": governance_review.status(),
         "may_review": may_anywhere(user_of(request), Role.MANAGER),
         "tainted": tainted,

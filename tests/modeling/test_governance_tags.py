@@ -107,6 +107,16 @@ def test_it_alarms_where_a_group_is_clearly_worse(measured: Policy, client: Clie
     assert (chalk["sources"], chalk["difference"], chalk["alert"]) == ("10", "-1.0", "worse")
 
 
+def test_the_overview_leads_to_what_alarms(measured: Policy, client: Client) -> None:
+    for source in Source.objects.filter(tags__style="chalk"):
+        source.tags |= {"light": "dim"}
+        source.save()
+    client.force_login(make_user(role=Role.VIEWER))
+    html = client.get("/governance/").content.decode()
+    assert '<a href="/governance/tags/?key=style">style = chalk</a>: Usable' in html
+    assert "light = dim" not in html  # nothing to compare it with
+
+
 def test_it_shows_only_projects_one_is_in(measured: Policy, client: Client) -> None:
     elsewhere = Project.objects.create(slug="elsewhere", name="Elsewhere")
     Source.objects.filter(tags__style="chalk").update(project=elsewhere)
