@@ -22,7 +22,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 from PIL import Image as Pillow
 
-from generation import images, loaded, mixes, policies
+from generation import bandit, images, loaded, mixes, policies
 from generation.mixes import Mix
 from generation.models import (
     Candidate,
@@ -192,11 +192,7 @@ def _draw(
 
 
 def _one_of(plan: SamplingPlan, name: str, rng: np.random.Generator) -> Any:
-    values, weights = getattr(plan, name), plan.weights.get(name)
-    if not weights:
-        return values[int(rng.integers(len(values)))]
-    likely = np.asarray(weights, dtype=np.float64)
-    return values[int(rng.choice(len(values), p=likely / likely.sum()))]
+    return bandit.one_of(getattr(plan, name), plan.weights.get(name), rng)
 
 
 # Making -----------------------------------------------------------------------------------------

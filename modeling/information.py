@@ -15,6 +15,7 @@ from typing import Any
 from annotation import contents
 from annotation.models import Campaign
 from generation import images
+from generation.bandit import CLOSE
 from generation.models import Candidate, CandidateSet
 from modeling import judging, runs
 from modeling.judging import JudgeError
@@ -22,8 +23,6 @@ from modeling.models import RewardModel, SetScore
 
 Lists = Mapping[str, Sequence[float]]  # "score", "std" and "flipped", by a candidate's index
 TOGETHER = 8  # sets whose comparisons share batches
-# A pair is close while the model gives the better one less than 80 %.
-CLOSE = log(0.8 / 0.2)
 
 
 # Asking -----------------------------------------------------------------------------------------

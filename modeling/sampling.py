@@ -15,8 +15,8 @@ from django.db import transaction
 
 from annotation.models import Judgment, JudgmentQuerySet
 from generation import plans
+from generation.bandit import PARAMETERS, Evidence
 from generation.models import Candidate, CandidateSet, SamplingPlan, Task
-from generation.plans import PARAMETERS, Evidence
 from modeling import information
 from modeling.models import RewardModel, SetScore
 

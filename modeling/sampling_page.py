@@ -13,8 +13,8 @@ from django.utils.translation import gettext_lazy as lazy
 from annotation import charts
 from annotation.charts import Chart
 from annotation.models import Judgment
+from generation.bandit import PARAMETERS
 from generation.models import CandidateSet, SamplingPlan, Task
-from generation.plans import PARAMETERS
 from modeling import sampling
 from modeling.models import RewardModel
 from modeling.sampling import Said

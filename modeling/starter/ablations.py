@@ -86,13 +86,13 @@ def write_labels(
         rng = np.random.default_rng([seed, len(split)])
         for index in range(len(groups)):
             chosen = rng.choice(OWN, SET_SIZE, replace=False)
-            images = [_store(directory, groups.images[index, k]) for k in chosen]
+            images = [store(directory, groups.images[index, k]) for k in chosen]
             shared = {
                 "set": f"{split}-{index}",
                 "task": groups.tasks[index],
                 "prompt": groups.prompts[index],
-                "source": _store(directory, groups.sources[index]),
-                "mask": _store(directory, groups.masks[index]),
+                "source": store(directory, groups.sources[index]),
+                "mask": store(directory, groups.masks[index]),
                 "split": split,
                 "annotator": "simulated",
             }
@@ -107,7 +107,7 @@ def write_labels(
                     # Of what nobody can tell apart one pair says as much as all.
                     ties += tied if split == "train" else tied[:1]
                 else:
-                    rows += _preferred(judged, images, *found)
+                    rows += preferred(judged, images, *found)
     directory.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows), directory / "preferences.parquet")
     if ties:
@@ -122,7 +122,7 @@ def write_labels(
     return directory
 
 
-def _preferred(
+def preferred(
     judged: Mapping[str, Any], images: Sequence[str], best: int, worst: int
 ) -> list[dict[str, Any]]:
     relations = [(best, worst, "direct", 1.0)]
@@ -144,7 +144,7 @@ def _tied(judged: Mapping[str, Any], images: Sequence[str]) -> list[dict[str, An
     ]
 
 
-def _store(directory: Path, pixels: NDArray[np.uint8]) -> str:
+def store(directory: Path, pixels: NDArray[np.uint8]) -> str:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "png")
     digest = hashlib.sha256(buffer.getvalue()).hexdigest()
@@ -177,11 +177,11 @@ def labels_of(out: Path, plan: Plan, seed: int) -> Path:
         slips = {"train": SLIPS, "holdout": 0.0}
         held_out = {"holdout": parts.pop("holdout")}
         write_labels(directory, parts, seed=seed, slips=slips)
-        _append(directory, write_labels(out / "held-out", held_out, seed=0, slips=slips))
+        append(directory, write_labels(out / "held-out", held_out, seed=0, slips=slips))
     return directory
 
 
-def _append(directory: Path, other: Path) -> None:
+def append(directory: Path, other: Path) -> None:
     """Add the rows and pictures of another snapshot of the same taxonomy."""
     for name in ("preferences.parquet", "ties.parquet"):
         tables = [pq.read_table(p / name) for p in (directory, other) if (p / name).is_file()]

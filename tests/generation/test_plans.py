@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from generation import candidates, plans
+from generation.bandit import PARAMETERS, Evidence, learnt_weights
 from generation.models import Candidate, SamplingPlan, Task
-from generation.plans import Evidence
 from tests.factories import make_plan, make_policy, make_source, make_task
 
 
@@ -30,6 +30,10 @@ def seen(**counts: list[tuple[object, float, float]]) -> Evidence:
             name: {value: (yes, no) for value, yes, no in values} for name, values in counts.items()
         },
     )
+
+
+def lists(plan: SamplingPlan) -> dict[str, list[object]]:
+    return {name: getattr(plan, name) for name in PARAMETERS}
 
 
 def test_a_plan_without_weights_is_drawn_from_as_ever(task: Task) -> None:
@@ -64,20 +68,20 @@ def test_a_value_that_says_more_is_drawn_more_and_none_is_given_up(task: Task) -
         guidance_scale=[(10.0, 50.0, 50.0), (30.0, 50.0, 50.0)],
     )
 
-    weights = plans.learnt_weights(plan, evidence)
+    weights = learnt_weights(lists(plan), evidence)
 
     assert weights["steps"] == pytest.approx([0.125, 0.625, 0.125, 0.125], abs=0.01)
     assert weights["guidance_scale"] == pytest.approx([0.5, 0.5], abs=0.02)
     assert "strength" not in weights  # a single value is no choice
     # Nothing is known of the negative prompts, so nothing is preferred.
     assert weights["negative_prompts"] == pytest.approx([0.5, 0.5], abs=0.02)
-    assert weights == plans.learnt_weights(plan, evidence)
+    assert weights == learnt_weights(lists(plan), evidence)
 
 
 def test_thompson_s_share_is_the_chance_of_being_best(task: Task) -> None:
     """Beta(2, 1) against Beta(1, 1): P(x > y) = E[x] = 2/3."""
     plan = make_plan(task, steps=[2, 3])
-    weights = plans.learnt_weights(plan, seen(steps=[(2, 1.0, 0.0)]), floor=0.0)
+    weights = learnt_weights(lists(plan), seen(steps=[(2, 1.0, 0.0)]), floor=0.0)
     assert weights["steps"] == pytest.approx([2 / 3, 1 / 3], abs=0.02)
 
 
