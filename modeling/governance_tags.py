@@ -34,8 +34,9 @@ Values = dict[int, float]  # source → its mean
 
 SIGNIFICANT = 0.05
 FEWEST = 10  # sources a group, and what it is compared with, need for a test
-DRAWS = 4000
-BLOCK = 2_000_000
+# Resamples of a test: as many for few sources, fewer for many, so that a page takes a moment.
+MOST_DRAWS, LEAST_DRAWS = 4000, 1000
+BLOCK = 2_000_000  # numbers held at once, and drawn in all where that leaves enough resamples
 MOST_KEYS = 20  # tags that alerts are looked for in
 REMEMBERED_SECONDS = 600
 USABLE, ACCURACY, MARGIN = "usable", "accuracy", "margin"
@@ -296,12 +297,13 @@ def compare(
         return None, None
     observed = sum(len(a) * (a.mean() - b.mean()) for a, b in parts) / n
     rng = np.random.default_rng(seed)
-    drawn, shuffled = np.zeros(DRAWS), np.zeros(DRAWS)
+    draws = min(MOST_DRAWS, max(LEAST_DRAWS, BLOCK // len(values)))
+    drawn, shuffled = np.zeros(draws), np.zeros(draws)
     for a, b in parts:
         both = np.concatenate([a, b])
         rows = max(1, BLOCK // len(both))
-        for start in range(0, DRAWS, rows):
-            end = min(DRAWS, start + rows)
+        for start in range(0, draws, rows):
+            end = min(draws, start + rows)
             again = (rng.choice(part, (end - start, len(part))).mean(1) for part in (a, b))
             drawn[start:end] += len(a) / n * (next(again) - next(again))
             mixed = rng.permuted(np.tile(both, (end - start, 1)), axis=1)
@@ -309,7 +311,7 @@ def compare(
             shuffled[start:end] += len(a) / n * step
     low, high = np.quantile(drawn, [0.025, 0.975])
     hits = int((np.abs(shuffled) >= abs(observed) - 1e-12).sum())
-    return Interval(float(observed), float(low), float(high), n), (hits + 1) / (DRAWS + 1)
+    return Interval(float(observed), float(low), float(high), n), (hits + 1) / (draws + 1)
 
 
 def _masks(strata: NDArray[np.int64]) -> Iterator[NDArray[np.bool_]]:
