@@ -44,6 +44,9 @@ class RoundConfig:
     newest_labels: int = 200
     # It stays shut when the new model's accuracy on them lies clearly below this.
     newest_accuracy: float = 0.0
+    # Train the policy by the last reward model where the new one is not better; without, the round
+    # ends there. It always ends where the newest labels contradict the last model.
+    keep_last_reward: bool = True
     # Name of a reward model that compares the policies; "" is the one that the round started from.
     held_out_reward: str = ""
     # Outside the mask the new policy may lose this many dB against its parent.
@@ -93,8 +96,15 @@ class RoundConfig:
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 <= value <= 1:
                 raise ValueError(f"{name} must lie between 0 and 1, not {value!r}")
-        switches = ("collect", "adapt_plans", "earlier_labels", "keep_going", "promote", "approval")
-        for name in switches:
+        for name in (
+            "collect",
+            "adapt_plans",
+            "earlier_labels",
+            "keep_last_reward",
+            "keep_going",
+            "promote",
+            "approval",
+        ):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be true or false, not {getattr(self, name)!r}")
         if self.human_rule not in ("not_worse", "better"):

@@ -8,7 +8,7 @@ from typing import Any
 from generation.models import Split
 from modeling import evaluation, gates, newest, reward_gap, runs
 from modeling.models import Evaluation, RewardModel, Round, Snapshot, TrainingRun
-from modeling.round_work import NO_POLICY, Name, StepFailed, Work, pick, tasks_of
+from modeling.round_work import NO_POLICY, Name, StepFailed, Work, pick, rewarding, tasks_of
 
 
 def gate_reward(work: Work) -> dict[str, Any]:
@@ -33,7 +33,13 @@ def gate_reward(work: Work) -> dict[str, Any]:
         newest=newest.accuracy([last, new], ids) if ids else (),
         newest_accuracy=work.config.newest_accuracy,
     )
-    return {**gate.as_dict(), "comparison": found.overall, "excluded": new.excluded}
+    contradicted = any(one["name"] == "newest" and one["passed"] is False for one in gate.checks)
+    config = work.config
+    put_aside = (
+        not gate.passed and config.keep_last_reward and not config.keep_going and not contradicted
+    )
+    result = {**gate.as_dict(), "comparison": found.overall, "excluded": new.excluded}
+    return {**result, "put_aside": True} if put_aside else result
 
 
 def evaluate(work: Work) -> dict[str, Any]:
@@ -51,7 +57,7 @@ def evaluate(work: Work) -> dict[str, Any]:
         )
     ]
     # Whoever trained the policy does not judge it; what the other reward model says is shown.
-    reward = work.round.reward_model or work.round.parent_reward
+    reward = rewarding(work.round)
     judge = held_out_reward(work.config.held_out_reward) or work.round.parent_reward
     # Everything is measured again or not at all: an evaluation row is written in one piece, with
     # the step's note of it.

@@ -29,8 +29,10 @@ from modeling.round_work import (
     bring_to_end,
     free_name,
     pick,
+    rewarding,
     simulate,
     tasks_of,
+    was_put_aside,
 )
 
 __all__ = ["Name", "Progress", "StepFailed", "Waiting", "Work", "tasks_of"]
@@ -186,17 +188,14 @@ def train_reward(work: Work) -> dict[str, Any]:
 
 
 def train_policy(work: Work) -> dict[str, Any]:
-    reward = work.round.reward_model
-    if reward is None and work.was_skipped(Name.TRAIN_REWARD):
-        reward = work.round.parent_reward
-    if reward is None:
+    if work.round.reward_model is None and not work.was_skipped(Name.TRAIN_REWARD):
         raise StepFailed("The round has no reward model; roll it back to the step that trains it.")
     run = _run_of(work)
     if run is None:
         with transaction.atomic():
             run = runs.start_policy(
                 parent=work.round.parent_policy,
-                reward=reward,
+                reward=rewarding(work.round),
                 config={"seed": work.round.seed, **work.config.policy},
                 user=work.round.started_by,
             )
@@ -234,14 +233,17 @@ def _run_of(work: Work) -> TrainingRun | None:
 
 def promote(work: Work) -> dict[str, Any]:
     round_ = work.round
-    gates = [step.result.get("passed") for step in round_.steps.filter(name__in=GATES)]
+    aside = was_put_aside(round_)
+    steps = round_.steps.filter(name__in=GATES)
+    gates = [step.result.get("passed") for step in steps if not step.result.get("put_aside")]
     if False in gates:
         return {"promoted": False, "reason": "A gate did not open; the round went on to measure."}
     if not work.config.promote:
         return {"promoted": False, "reason": "The round was to measure only."}
-    if round_.policy is None and round_.reward_model is None:
+    reward = None if aside else round_.reward_model
+    if round_.policy is None and reward is None:
         return {"promoted": False, "reason": "Nothing new was trained."}
-    _require_same_parents(round_)
+    _require_same_parents(round_, reward)
     if work.config.approval and not work.step.result.get("approved"):
         work.note(asked=True)
         raise Waiting("Waiting for somebody to approve the promotion.")
@@ -249,16 +251,16 @@ def promote(work: Work) -> dict[str, Any]:
         work.step.renew()
         if round_.policy is not None:
             policies.activate(round_.policy)
-        if round_.reward_model is not None:
-            activate_reward(round_.reward_model)
-    return {"promoted": True, "figure": str(round_.policy or round_.reward_model)}
+        if reward is not None:
+            activate_reward(reward)
+    return {"promoted": True, "figure": str(round_.policy or reward)}
 
 
-def _require_same_parents(round_: Round) -> None:
+def _require_same_parents(round_: Round, reward: RewardModel | None) -> None:
     """What people made active meanwhile was never compared with, and is not replaced unasked."""
     for parent, new in (
         (round_.parent_policy, round_.policy),
-        (round_.parent_reward, round_.reward_model),
+        (round_.parent_reward, reward),
     ):
         active = type(parent).objects.filter(state="active").first()
         if new is not None and active is not None and active not in (parent, new):

@@ -17,7 +17,7 @@ from generation import candidates
 from generation.models import Source, Split, Task, default_project
 from generation.ownership import Job, JobState, LeaseLost
 from modeling import round_config
-from modeling.models import Round, RoundStep
+from modeling.models import RewardModel, Round, RoundStep
 
 Name = RoundStep.Name
 Progress = Callable[[int, int, str], None]
@@ -90,6 +90,17 @@ def pick(task: Task, count: int, split: Split, seed: int) -> list[Source]:
     if not count or not mine.exists():
         return []
     return candidates.pick_sources(task, count, split, seed, project=default_project())
+
+
+def was_put_aside(round_: Round) -> bool:
+    """Whether the new reward model was not better, and the round goes on with the last one."""
+    return bool(round_.steps.get(name=Name.GATE_REWARD).result.get("put_aside"))
+
+
+def rewarding(round_: Round) -> RewardModel:
+    """The reward model that the round's policy is trained by."""
+    new = round_.reward_model
+    return round_.parent_reward if new is None or was_put_aside(round_) else new
 
 
 def bring_to_end(work: Work, job: Job, execute: Callable[[Any], bool]) -> None:

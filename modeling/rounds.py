@@ -331,6 +331,8 @@ def follow(step: RoundStep) -> None:
             return
         if step.name == Name.GATE_REWARD:
             _retire(round_)
+            if step.result.get("put_aside"):
+                return  # the policy is trained by the last one
             outcome = f"The reward gate stayed shut. {step.result['reason']}"
         else:
             kept = _keep_reward(round_)

@@ -450,7 +450,8 @@ def test_every_page_is_open_to_everybody(
             look(page, name, scheme)
         log_in(page, live_server.url)
         for name, path in PAGES.items():
-            page.goto(live_server.url + path.format(**site))
+            answer = page.goto(live_server.url + path.format(**site))
+            assert answer.status == (404 if name == "not-found" else 200), name
             if re.match(r"label(-|$)", name):
                 page.wait_for_selector("#label[data-ready]")
             look(page, name, scheme)

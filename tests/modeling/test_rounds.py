@@ -9,7 +9,7 @@ from annotation.judgments import Answer
 from annotation.models import Campaign, Judgment
 from generation.models import CandidateSet, GenerationRun, Policy, Source, Split
 from generation.ownership import JobState
-from modeling import policy_inputs, round_decisions, round_report, rounds, runs
+from modeling import policy_inputs, round_decisions, round_report, round_work, rounds, runs
 from modeling.models import RewardModel, Round, RoundStep, TrainingRun
 from modeling.round_steps import Name
 from tests.factories import make_run, make_set, make_user
@@ -269,6 +269,36 @@ def test_it_promotes_what_passed_both_gates(project: Project) -> None:
     assert RewardModel.objects.get(state=RewardModel.State.ACTIVE).name == "new reward"
     assert round_report.report(round_)["promoted"]
     assert create().parent_policy.name == "new policy"
+
+
+def test_it_goes_on_with_the_last_reward_model_where_the_new_one_is_no_better(
+    project: Project,
+) -> None:
+    round_ = create()
+    trained(round_, project, reward_gate=False, policy_gate=True)
+    finish(round_, Name.GATE_REWARD, passed=False, put_aside=True, reason="not better")
+    new = RewardModel.objects.get(name="new reward")
+
+    rounds.follow(step_of(round_, Name.GATE_REWARD))
+
+    round_.refresh_from_db()
+    new.refresh_from_db()
+    assert round_.finished_at is None
+    assert new.state == RewardModel.State.RETIRED
+    assert round_work.rewarding(round_) == project.reward
+    assert rounds.execute(step_of(round_, Name.PROMOTE))
+    assert Policy.objects.get(state=Policy.State.ACTIVE).name == "new policy"
+    assert RewardModel.objects.get(state=RewardModel.State.ACTIVE) == project.reward
+
+
+def test_it_ends_at_a_shut_reward_gate_where_it_is_told_to(project: Project) -> None:
+    round_ = create(keep_last_reward=False)
+    trained(round_, project, reward_gate=False, policy_gate=True)
+
+    rounds.follow(step_of(round_, Name.GATE_REWARD))
+
+    round_.refresh_from_db()
+    assert round_.outcome == "The reward gate stayed shut. …"
 
 
 @pytest.mark.parametrize("changes", [{"promote": False}, {"keep_going": True}])

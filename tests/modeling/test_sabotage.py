@@ -14,8 +14,8 @@ from annotation.models import Judgment
 from generation import policies
 from generation.models import Policy, Source, Split
 from generation.ownership import JobState
-from modeling import evaluation, gates, newest, rounds
-from modeling.models import Round
+from modeling import evaluation, gates, newest, round_work, rounds
+from modeling.models import RewardModel, Round
 from modeling.round_steps import Name
 from modeling.starter import world
 from modeling.statistics import Interval
@@ -90,7 +90,11 @@ def test_a_reward_model_of_flipped_labels_is_stopped(starter: Project, everywher
 
     found = step_of(round_, Name.GATE_REWARD).result
     assert not found["passed"]
-    assert round_.outcome.startswith("The reward gate stayed shut.")
+    assert round_.reward_model is not None
+    assert RewardModel.objects.get(pk=round_.reward_model.pk).state == RewardModel.State.RETIRED
+    # Labels that contradict the active model end the round; else it goes on with that one.
+    assert round_.outcome.startswith("The reward gate stayed shut.") == everywhere
+    assert round_work.rewarding(round_) == starter.reward or everywhere
     difference = found["comparison"]["difference"]
     if everywhere:
         assert difference > 0
