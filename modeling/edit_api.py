@@ -16,11 +16,11 @@ from rest_framework.decorators import (
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from generation import api, candidates, images, policies, sources
+from generation import api, candidates, images
 from generation.access import require, require_anywhere
 from generation.api import PARSERS, PictureField, Serving, Unfit
 from generation.models import Role, Source
-from modeling import edits, rankings
+from modeling import edits
 from modeling.api_views import SERVE, reward_named
 from modeling.models import Edit
 
@@ -67,14 +67,7 @@ def edit_order(request: Request) -> Response:
     data, seconds = api.read(EditOrder, request), api.wait_seconds(request)
     try:
         edit = _ordered(request, data)
-    except (
-        edits.EditError,
-        rankings.RankingError,
-        policies.PolicyError,
-        candidates.CandidateError,
-        sources.SourceError,
-        images.ImageError,
-    ) as error:
+    except edits.REFUSALS as error:
         raise Unfit(str(error)) from None
     return answer(request, edit, seconds)
 

@@ -14,22 +14,14 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from annotation.campaigns import add_sets
 from annotation.errors import Refused
-from generation import audit, candidates, images, policies, sources
+from generation import audit
 from generation.access import may, needs, projects_of, require, user_of
 from generation.models import Policy, Role, Source, Verb
-from modeling import edits, rankings
+from modeling import edits
 from modeling.edit_forms import EditForm, LabelForm
 from modeling.models import Edit
 
 SHOWN = 12  # of one's earlier edits
-REFUSALS = (
-    edits.EditError,
-    rankings.RankingError,
-    policies.PolicyError,
-    candidates.CandidateError,
-    sources.SourceError,
-    images.ImageError,
-)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -45,7 +37,7 @@ def edit_new(request: HttpRequest) -> HttpResponse:
     if form.is_valid():
         try:
             return redirect(form.order(user))
-        except REFUSALS as error:
+        except edits.REFUSALS as error:
             form.add_error(None, str(error))
     return _form_page(request, form, form.cleaned_data.get("source"))
 

@@ -12,7 +12,7 @@ from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 from PIL import Image as Pillow
 
-from generation import candidates, policies, sources
+from generation import candidates, images, policies, sources
 from generation.models import Candidate, Policy, Project, Source, Task
 from generation.ownership import JobState
 from modeling import rankings
@@ -32,6 +32,17 @@ SAMPLING: dict[str, tuple[float, float]] = {
 
 class EditError(ValueError):
     """One readable sentence: why this cannot be edited, and the remedy."""
+
+
+# What `order` may raise, each with one readable sentence.
+REFUSALS = (
+    EditError,
+    rankings.RankingError,
+    policies.PolicyError,
+    candidates.CandidateError,
+    sources.SourceError,
+    images.ImageError,
+)
 
 
 def policy_named(name: str) -> Policy:
@@ -56,8 +67,8 @@ def order(
 ) -> Edit:
     """Have a picture edited by a worker.
 
-    `wanted` pictures are given back, of `best_of` that are made; `reward` ranks them. Raises
-    EditError, and what `add_source` and `order_sets` raise.
+    `wanted` pictures are given back, of `best_of` that are made; `reward` ranks them. Raises one
+    of REFUSALS.
     """
     made = best_of or max(wanted, FEWEST)
     if not 1 <= wanted <= made or not FEWEST <= made <= MOST:
