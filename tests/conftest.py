@@ -234,10 +234,27 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def page(browser: Any) -> Iterator[Any]:
+def page(browser: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
     """A fresh browser page of a person who is not logged in."""
+    asks_a_site = bool(request.node.get_closest_marker("django_db"))
     context = browser.new_context(viewport={"width": 1366, "height": 820})
     page = context.new_page()
     page.set_default_timeout(15_000)
     yield page
     context.close()
+    if asks_a_site:
+        _wait_for_quiet()
+
+
+def _wait_for_quiet(seconds: float = 5) -> None:
+    """Until the page's last requests are answered: emptying tables beside them may deadlock."""
+    end, quiet = time.monotonic() + seconds, 0
+    while quiet < 3 and time.monotonic() < end:
+        with connections["default"].cursor() as cursor:
+            cursor.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+                "AND pid <> pg_backend_pid() AND state <> 'idle'"
+            )
+            (busy,) = cursor.fetchone()
+        quiet = 0 if busy else quiet + 1
+        time.sleep(0.02)
