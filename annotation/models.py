@@ -426,6 +426,10 @@ class JudgmentQuerySet(models.QuerySet["Judgment"]):
     def current(self) -> JudgmentQuerySet:
         return self.filter(current=True)
 
+    def withdrawn(self) -> JudgmentQuerySet:
+        """Those of a withdrawn source or person."""
+        return self.filter(_withdrawn())
+
     def counted(self) -> JudgmentQuerySet:
         """What stands and says something about the candidates.
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from django.contrib.auth.models import User
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy as lazy
 
@@ -161,11 +161,6 @@ def describe(withdrawal: Withdrawal) -> str:
     return _("%(what)s was withdrawn: %(reason)s") % {"what": what, "reason": withdrawal.reason}
 
 
-def taint_of(kind: str, pk: int) -> list[str]:
-    graph = whole()
-    return taints(graph).get((kind, pk), [])
-
-
 # A snapshot's contents ----------------------------------------------------------------------------
 
 
@@ -181,13 +176,10 @@ class Contents:
 def contents(snapshot: Snapshot) -> Contents:
     judged = snapshot.judgments.all()
     sources = Source.objects.filter(sets__judgments__in=judged).distinct()
-    standing = Withdrawal.objects.standing().filter(
-        Q(source=OuterRef("set__source")) | Q(person=OuterRef("assignment__annotator"))
-    )
     return Contents(
         judgments=judged.count(),
         people=judged.values("assignment__annotator").distinct().count(),
         sources=sources.count(),
         held_out=sources.filter(split=Split.HOLDOUT).count(),
-        withdrawn=judged.filter(Exists(standing)).count(),
+        withdrawn=judged.withdrawn().count(),
     )
