@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from django.conf import settings
@@ -85,15 +86,27 @@ def _keep(path: Path, vector: Floats) -> None:
     beside.replace(path)
 
 
-def representatives(vectors: Floats, count: int, *, seed: int = 0) -> list[int]:
-    """Of each of `count` clusters the row nearest its centre; the largest cluster's first."""
+def clusters(vectors: Floats, count: int, *, seed: int = 0) -> list[int]:
+    """(N,) the cluster of each row by K-means; where fewer rows differ, equal ones are together."""
+    firsts, same = np.unique(vectors, axis=0, return_inverse=True)
+    if count >= len(firsts):
+        return [int(one) for one in same.reshape(-1)]
+    return [int(one) for one in _k_means(vectors, count, seed).labels_]
+
+
+def _k_means(vectors: Floats, count: int, seed: int) -> Any:
     from sklearn.cluster import KMeans
 
+    return KMeans(count, n_init=RESTARTS, random_state=seed).fit(vectors)
+
+
+def representatives(vectors: Floats, count: int, *, seed: int = 0) -> list[int]:
+    """Of each of `count` clusters the row nearest its centre; the largest cluster's first."""
     distinct = len(np.unique(vectors, axis=0))
     if count >= distinct:
         firsts = np.unique(vectors, axis=0, return_index=True)[1]
         return sorted(int(row) for row in firsts)
-    found = KMeans(count, n_init=RESTARTS, random_state=seed).fit(vectors)
+    found = _k_means(vectors, count, seed)
     distance = np.linalg.norm(vectors - found.cluster_centers_[found.labels_], axis=1)
     clusters = sorted(range(count), key=lambda one: (-int((found.labels_ == one).sum()), one))
     rows = [np.flatnonzero(found.labels_ == one) for one in clusters]

@@ -141,6 +141,16 @@ def release() -> None:
         torch.cuda.empty_cache()
 
 
+def check_together(model: RewardModel, others: Sequence[RewardModel]) -> None:
+    """Raise JudgeError unless all of them are LoRAs on one base."""
+    for other in others:
+        if not (model.adapter and other.adapter) or other.location != model.location:
+            raise JudgeError(
+                f"'{model}' and '{other}' cannot judge together: an ensemble needs LoRAs on one "
+                "base."
+            )
+
+
 def contest(model: RewardModel, source: Source, pictures: Sequence[PILImage.Image]) -> Contest:
     """What `model` is asked about these pictures; JudgeError where it cannot judge them."""
     from modeling.evaluation import inputs_at
@@ -174,11 +184,6 @@ def rank(
     `others` judge together with `model`; all must be LoRAs on one base. `caution` orders by the
     score less so many of their standard deviations.
     """
-    for other in others:
-        if not (model.adapter and other.adapter) or other.location != model.location:
-            raise JudgeError(
-                f"'{model}' and '{other}' cannot judge together: an ensemble needs LoRAs on one "
-                "base."
-            )
+    check_together(model, others)
     asked = contest(model, source, pictures)
     return loaded_judge(model, others).rank_all([asked], caution)[0]

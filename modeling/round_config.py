@@ -38,6 +38,8 @@ class RoundConfig:
     noise: float = 0.05
     # Also learn from the labels of earlier campaigns.
     earlier_labels: bool = False
+    # What production says of training pictures, weighed so much beside a person's answer; 0: not.
+    feedback_weight: float = 0.0
     # Below this share of right answers to the prompt-swap test the reward gate stays shut.
     prompt_swap_threshold: float = PROMPT_SWAP
     # The reward gate looks at this many of the newest labels that no model learnt from; 0: none.
@@ -107,6 +109,9 @@ class RoundConfig:
         ):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be true or false, not {getattr(self, name)!r}")
+        weight = self.feedback_weight
+        if not isinstance(weight, int | float) or not 0 <= weight <= 10:
+            raise ValueError(f"feedback_weight must lie between 0 and 10, not {weight!r}")
         if self.human_rule not in ("not_worse", "better"):
             raise ValueError(f"human_rule must be 'not_worse' or 'better', not {self.human_rule!r}")
         if not isinstance(self.psnr_loss, int | float) or self.psnr_loss < 0:

@@ -19,7 +19,7 @@ from generation import audit, candidates, policies
 from generation.models import GenerationRun, Policy, Source, Split, Verb
 from generation.ownership import JobState
 from modeling import human_check, judging, round_config, round_gates, runs, sampling, snapshots
-from modeling.models import RewardModel, Round, TrainingRun
+from modeling.models import RewardModel, Round, Snapshot, TrainingRun
 from modeling.round_work import (
     Name,
     Progress,
@@ -165,13 +165,18 @@ def judgments_of(round_: Round) -> JudgmentQuerySet:
     return judgments.filter(assignment__item__campaign=round_.campaign)
 
 
+def snapshot_of(round_: Round) -> Snapshot:
+    weight = round_config.read(round_).feedback_weight
+    return snapshots.take(judgments_of(round_), feedback_weight=weight or None)
+
+
 # --- train ---
 
 
 def train_reward(work: Work) -> dict[str, Any]:
     run = _run_of(work)
     if run is None:
-        snapshot = snapshots.take(judgments_of(work.round))
+        snapshot = snapshot_of(work.round)
         with transaction.atomic():
             run = runs.start_reward(
                 snapshot=snapshot,

@@ -11,7 +11,8 @@ class SetScore(models.Model):
     """A reward model's opinion of a set.
 
     `by_dimension` is {dimension: {"score": […], "std": […], "flipped": […]}}, each list by the
-    candidates' indexes and as `modeling.reward.rerank.Ranking` has them.
+    candidates' indexes and as `modeling.reward.rerank.Ranking` has them; "std" is over `members`,
+    the numbers of the models that judged together with it.
     """
 
     set = models.ForeignKey(CandidateSet, on_delete=models.CASCADE, related_name="scores")
@@ -19,6 +20,7 @@ class SetScore(models.Model):
         "modeling.RewardModel", on_delete=models.CASCADE, related_name="set_scores"
     )
     by_dimension = models.JSONField(default=dict)
+    members = models.JSONField(default=list)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

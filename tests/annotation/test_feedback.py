@@ -16,12 +16,14 @@ from annotation.feedback import FeedbackError
 from annotation.models import Feedback, Judgment
 from generation import tokens
 from generation.models import Candidate, CandidateSet, Role, Split
-from modeling import snapshots
+from modeling import round_steps, snapshots
 from modeling.feedback_report import median, report
 from modeling.reward.data import Snapshot, pairs_of
+from modeling.round_config import RoundConfig
 from modeling.taxonomy import seed
 from tests.annotation.factories import claim, make_campaign, submit
 from tests.factories import make_set, make_source, make_user
+from tests.modeling.test_pages import make_round
 
 pytestmark = pytest.mark.django_db
 URL = "/api/v1/feedback"
@@ -223,3 +225,18 @@ def test_a_snapshot_takes_it_only_when_asked_and_says_so(data_dir: Path) -> None
         for pair in pairs_of(Snapshot(asked.directory), "holdout")
         for question in pair.questions
     )
+
+
+def test_a_round_learns_from_it_only_when_told_to(data_dir: Path) -> None:
+    seed()
+    campaign = make_campaign(sets=2)
+    submit(claim(make_user(), campaign))
+    best, worst, *_ = candidates_of(make_set(make_source(split=Split.TRAIN)))
+    tell(best, "accepted")
+    tell(worst, "discarded")
+    round_ = make_round(campaign=campaign)
+    assert "feedback" not in round_steps.snapshot_of(round_).counts
+    round_.config = {"feedback_weight": 0.5}
+    assert round_steps.snapshot_of(round_).counts["feedback"] == 3
+    with pytest.raises(ValueError, match="feedback_weight must lie between 0 and 10"):
+        RoundConfig(feedback_weight=11)

@@ -121,3 +121,14 @@ def test_the_one_nearest_each_centre_stands_for_its_cluster() -> None:
 def test_it_says_what_is_wrong(task: Task, options: dict[str, object], reason: str) -> None:
     with pytest.raises(CommandError, match=reason):
         call_command("select_sources", **options)
+
+
+def test_rows_that_are_alike_are_in_one_cluster() -> None:
+    rows = np.array([[0, 1.0], [0.2, 1], [1, 0], [1, 0.2], [1, 0]])
+    first, second, third, fourth, fifth = embeddings.clusters(rows.astype(np.float32), 2)
+    assert first == second != third
+    assert third == fourth == fifth
+    # As many clusters as rows that differ: equal ones are together all the same.
+    found = embeddings.clusters(rows.astype(np.float32), 9)
+    assert len(set(found)) == 4
+    assert found[2] == found[4]

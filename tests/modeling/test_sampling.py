@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import log
+from pathlib import Path
 
 import pytest
 from PIL import Image as Pillow
@@ -10,11 +12,13 @@ from PIL import Image as Pillow
 from annotation.models import Campaign
 from generation.models import Candidate, CandidateSet, SamplingPlan, Task
 from modeling import information, rounds, sampling
+from modeling.judging import JudgeError
 from modeling.models import RewardModel, RoundStep, SetScore
 from tests.annotation.factories import make_campaign, make_dimension, make_turn
 from tests.factories import make_picture, make_plan, make_policy, make_set, make_source, make_user
 from tests.modeling.project import CONFIG, Project
 from tests.modeling.test_commands import call
+from tests.modeling.test_rerank import add_member
 
 PICTURES = [make_picture(seed) for seed in range(4)]
 
@@ -121,6 +125,46 @@ def test_it_scores_each_set_once_and_asks_first_what_says_most(project: Project)
     assert f"{most}" in said
     assert f"{bits[most]:.3f}" in said
     assert campaign.items.order_by("position")[0].set_id == most
+
+
+def test_an_ensemble_scores_a_set_again_with_its_spread(project: Project, tmp_path: Path) -> None:
+    one, other = (add_member(project, tmp_path / str(seed), seed) for seed in (0, 1))
+    plan = SamplingPlan.objects.get(task=project.tasks[0], current=True)
+    made = draw_set(plan, [10.0, 30.0], pictures=PICTURES[:2])
+    assert information.measure(one, [made]) == 1
+    alone = SetScore.objects.get().by_dimension
+    make_campaign(task=plan.task, sets=[made], name="Few")
+
+    call("select_sets", campaign="Few", count=1, reward=one.name, member=[other.name])
+
+    score = SetScore.objects.get()
+    assert score.members == [other.pk]
+    assert information.measure(one, [made], others=[other]) == 0
+    for dimension, lists in score.by_dimension.items():
+        assert alone[dimension]["std"] == [0.0, 0.0]
+        assert min(lists["std"]) > 0
+    with pytest.raises(JudgeError, match="LoRAs on one base"):
+        information.measure(one, [made], others=[project.reward])
+
+
+def test_the_most_informative_sets_are_taken_from_clusters_in_turn() -> None:
+    ordered = [(1, 0.9), (2, 0.8), (3, 0.7), (4, 0.6), (5, 0.5)]
+    of = {1: 0, 2: 0, 3: 1, 4: 0, 5: 2}
+    asked = []
+
+    def clusters(sets: Sequence[int], count: int) -> list[int]:
+        asked.append(count)
+        return [of[one] for one in sets]
+
+    # Small clusters first: each gives its best, then 1's cluster its second.
+    assert information.spread(ordered, 3, clusters) == [(1, 0.9), (3, 0.7), (5, 0.5)]
+    assert information.spread(ordered, 4, clusters) == [(1, 0.9), (2, 0.8), (3, 0.7), (5, 0.5)]
+    # With two, 3 and 5 stand alone in their clusters and so come before 1.
+    assert information.spread(ordered, 2, clusters) == [(3, 0.7), (5, 0.5)]
+    assert information.spread(ordered, 5, clusters) == ordered
+    # Four times as many as are wanted take part.
+    assert information.spread(ordered, 1, lambda sets, count: [0] * len(sets)) == [(1, 0.9)]
+    assert asked == [3, 4, 2]
 
 
 def test_a_round_draws_from_what_earlier_labels_said(project: Project) -> None:
