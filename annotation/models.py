@@ -375,6 +375,8 @@ class Assignment(models.Model):
     )  # the client's id of a submission
     seconds_spent = models.FloatField(null=True, blank=True)
     comment = models.TextField(blank=True)  # a reviewer's reasons
+    # Its name, where it came from another installation; see `annotation.portable`.
+    uid = models.UUIDField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
     submitted_at = models.DateTimeField(null=True, blank=True)
 
@@ -406,6 +408,9 @@ class Assignment(models.Model):
                 name="assignment_kind_known",
             ),
             models.UniqueConstraint(fields=["id", "set"], name="assignment_id_set"),
+            models.UniqueConstraint(
+                fields=["uid"], condition=Q(uid__isnull=False), name="assignment_uid_once"
+            ),
             models.CheckConstraint(
                 condition=Q(state="submitted", submitted_at__isnull=False) | ~Q(state="submitted"),
                 name="assignment_submitted_has_time",

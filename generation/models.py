@@ -364,6 +364,8 @@ class CandidateSet(models.Model):
     state = models.CharField(max_length=9, choices=State, default=State.DRAWN)
     size = models.PositiveSmallIntegerField()  # N
     error = models.CharField(max_length=500, blank=True)
+    # Its name, where it came from another installation; see `annotation.portable`.
+    uid = models.UUIDField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
 
     objects = CandidateSetQuerySet.as_manager()
@@ -376,6 +378,9 @@ class CandidateSet(models.Model):
             ),
             # An outside system may give a single picture: it is rated, or paired with others.
             models.CheckConstraint(condition=Q(size__range=(1, 8)), name="set_one_to_eight"),
+            models.UniqueConstraint(
+                fields=["uid"], condition=Q(uid__isnull=False), name="set_uid_once"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -448,8 +453,18 @@ class Candidate(models.Model):
 
 
 # Django finds an app's models here; these have a module of their own.
+from generation.installation import Installation  # noqa: E402
 from generation.people import AuditEntry, Scope, Token, Verb  # noqa: E402
 from generation.webhook_rows import Delivery, Endpoint  # noqa: E402
 from generation.withdrawals import Withdrawal  # noqa: E402
 
-__all__ = ["AuditEntry", "Delivery", "Endpoint", "Scope", "Token", "Verb", "Withdrawal"]
+__all__ = [
+    "AuditEntry",
+    "Delivery",
+    "Endpoint",
+    "Installation",
+    "Scope",
+    "Token",
+    "Verb",
+    "Withdrawal",
+]
