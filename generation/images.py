@@ -53,7 +53,7 @@ class ImageError(ValueError):
 
 def decode(file: Readable, *, name: str = "") -> Pillow.Image:
     """The picture as 8-bit RGB, upright. Raises ImageError."""
-    with _opened(file, name) as (picture, name):
+    with opened(file, name) as (picture, name):
         return _to_rgb(picture, name)
 
 
@@ -64,12 +64,12 @@ def decode_mask(file: Readable, *, name: str = "") -> Pillow.Image:
     Two values, such as 0 and 1, are black and white. A few grey pixels are taken for an antialiased
     edge and cut at the middle; more are refused.
     """
-    with _opened(file, name) as (picture, name):
+    with opened(file, name) as (picture, name):
         return binary_mask(picture, name=name)
 
 
 @contextmanager
-def _opened(file: Readable, name: str) -> Iterator[tuple[Pillow.Image, str]]:
+def opened(file: Readable, name: str) -> Iterator[tuple[Pillow.Image, str]]:
     """The first frame, fully read and turned upright; any decoder's error becomes an ImageError."""
     name = name or _name_of(file)
     data = _bytes_of(file, name)
@@ -197,7 +197,7 @@ def _to_rgb(picture: Pillow.Image, name: str) -> Pillow.Image:
             )
             % {"name": name}
         )
-    if _has_alpha(picture):
+    if has_alpha(picture):
         layer = _in_srgb(picture.convert("RGBA"), picture.info.get("icc_profile"))
         white = Pillow.new("RGBA", layer.size, "white")
         return Pillow.alpha_composite(white, layer).convert("RGB")
@@ -215,7 +215,7 @@ def _eight_bits(picture: Pillow.Image, name: str) -> Pillow.Image:
     return Pillow.fromarray(((values + 128) // 257).astype(np.uint8))
 
 
-def _has_alpha(picture: Pillow.Image) -> bool:
+def has_alpha(picture: Pillow.Image) -> bool:
     return picture.mode in {"RGBA", "LA", "PA", "RGBa", "La"} or "transparency" in picture.info
 
 
@@ -268,7 +268,7 @@ def _mask_channel(picture: Pillow.Image, name: str) -> Pillow.Image:
         )
     if picture.mode == "1":
         return picture.convert("L")
-    if _has_alpha(picture):
+    if has_alpha(picture):
         alpha = picture.convert("RGBA").getchannel("A")
         if alpha.getextrema()[0] != alpha.getextrema()[1]:
             return alpha
@@ -358,22 +358,27 @@ def store_all(pictures: Sequence[Pillow.Image]) -> list[Image]:
     known = Image.objects.in_bulk(hashes, field_name="sha256")
     new: dict[str, Image] = {}
     for sha256, data, picture in zip(hashes, encoded, pictures, strict=True):
-        if sha256 in known or sha256 in new:
-            continue
-        key = f"{sha256[:2]}/{sha256}.png"
-        if not default_storage.exists(f"images/{key}"):
-            _write(f"images/{key}", data)
-        new[sha256] = Image(
-            sha256=sha256,
-            width=picture.width,
-            height=picture.height,
-            format="png",
-            byte_size=len(data),
-            storage_key=key,
-        )
+        if sha256 not in known and sha256 not in new:
+            new[sha256] = keep(data, picture.size)
     Image.objects.bulk_create(new.values(), ignore_conflicts=True)
     rows = Image.objects.in_bulk(hashes, field_name="sha256")
     return [rows[sha256] for sha256 in hashes]
+
+
+def keep(data: bytes, size: tuple[int, int]) -> Image:
+    """Put an encoded picture into the store; its row is returned, and not saved yet."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    key = f"{sha256[:2]}/{sha256}.png"
+    if not default_storage.exists(f"images/{key}"):
+        _write(f"images/{key}", data)
+    return Image(
+        sha256=sha256,
+        width=size[0],
+        height=size[1],
+        format="png",
+        byte_size=len(data),
+        storage_key=key,
+    )
 
 
 def read_bytes(image: Image) -> bytes:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth.models import User
 from django.db import transaction
 from django.utils.translation import gettext as _
 from PIL import Image as Pillow
 
-from generation import images
+from generation import areas, images
+from generation.areas import Area
 from generation.images import ImageError
 from generation.models import Project, Source, Split, Task, default_project
 from generation.readers import ReadError, Refusal, Row, read_rows
+
+if TYPE_CHECKING:
+    from generation.console import Progress
 
 HOLDOUT_SHARE = 0.2
 # A prompt is part of the row's unique index, whose entries PostgreSQL limits to 2.7 kB.
@@ -248,33 +252,30 @@ def import_sources(
     *,
     prompt: str = "",
     tags: Mapping[str, str] | None = None,
+    mask_from: str = "mask",
     dry_run: bool = False,
     user: User | None = None,
     project: Project | None = None,
-    progress: Callable[[Report], None] | None = None,
+    progress: Progress | None = None,
 ) -> Report:
     """Every row of `path` that is good becomes a source; the others are reported with a reason.
 
-    Run again it changes nothing. `prompt` serves rows that have none, `tags` are added to all.
-    Raises ReadError where the path itself is not understood.
+    Run again it changes nothing. `prompt` serves rows that have none, `tags` are added to all;
+    `mask_from` is "mask", or "alpha" where what is transparent in a picture is to be edited. Raises
+    ReadError where the path itself is not understood.
     """
     report = Report()
-    for row in _rows(path):
+    rows: Iterable[Row | Refusal] = read_rows(Path(path).expanduser())
+    for row in progress(rows) if progress else rows:
         report.rows += 1
         try:
-            created = _import_row(row, task, prompt, tags or {}, dry_run, user, project)
+            created = _import_row(row, task, prompt, tags or {}, mask_from, dry_run, user, project)
         except (ImageError, SourceError) as error:
             report.refused.append((row.name, str(error)))
         else:
             report.created += created
             report.existing += not created
-        if progress is not None:
-            progress(report)
     return report
-
-
-def _rows(path: str | Path) -> Iterator[Row | Refusal]:
-    return read_rows(Path(path).expanduser())
 
 
 def _import_row(
@@ -282,6 +283,7 @@ def _import_row(
     task: Task,
     prompt: str,
     tags: Mapping[str, str],
+    mask_from: str,
     dry_run: bool,
     user: User | None,
     project: Project | None,
@@ -293,8 +295,8 @@ def _import_row(
     # A picture that the task has no use for is left alone, so that one file serves several tasks.
     if row.image is not None and task.needs_source:
         image = images.decode(row.image, name=row.image_name)
-    if row.mask is not None and task.needs_mask:
-        mask = images.decode_mask(row.mask, name=row.mask_name)
+    if image is not None and task.needs_mask:
+        mask = _mask(row, image.size, mask_from)
     if dry_run:
         return _would_be_new(row, task, image, mask, prompt, project)
     _, created = add_source(
@@ -313,6 +315,14 @@ def _import_row(
         size=row.size,
     )
     return created
+
+
+def _mask(row: Row, size: tuple[int, int], mask_from: str) -> Pillow.Image | None:
+    if mask_from == "alpha":
+        return None if row.image is None else areas.from_alpha(row.image, name=row.image_name)
+    if isinstance(row.mask, Area):
+        return row.mask.draw(size, name=row.mask_name)
+    return None if row.mask is None else images.decode_mask(row.mask, name=row.mask_name)
 
 
 def _would_be_new(
