@@ -117,6 +117,17 @@ def open_campaign(
     return campaign
 
 
+def named(name: str) -> Campaign:
+    """The campaign with this name or number."""
+    campaign = Campaign.objects.filter(name=name).first()
+    if campaign is None and name.isdecimal():
+        campaign = Campaign.objects.filter(pk=int(name)).first()
+    if campaign is None:
+        names = ", ".join(f"“{one}”" for one in Campaign.objects.all()[:8]) or "none yet"
+        raise Refused(f"There is no campaign “{name}”. There are: {names}.")
+    return campaign
+
+
 def note_made(campaign: Campaign, actor: User | None) -> None:
     sets = campaign.items.count()
     after = {"state": campaign.state, "overlap": campaign.overlap, "sets": sets}
@@ -314,11 +325,6 @@ def admitting(user: User) -> QuerySet[Campaign]:
 @transaction.atomic
 def change_state(campaign: Campaign, state: str, *, actor: User | None = None) -> None:
     """Open, pause or close; judgments that were made stay. Without an actor a round does it."""
-    if campaign.origin == Campaign.Origin.IMPORTED and state != Campaign.State.CLOSED:
-        raise Refused(
-            _("“%(campaign)s” was imported and stays closed. Clone it to ask about its sets here.")
-            % {"campaign": campaign}
-        )
     before = [old for old, new in MOVES.items() if state in new]
     if state not in Campaign.State.values:
         raise Refused(

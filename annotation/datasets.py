@@ -48,7 +48,7 @@ from annotation.dataset_files import (
     verify,
 )
 from annotation.errors import DatasetError
-from annotation.models import Aggregation, Campaign, Dimension, Feedback, Judgment
+from annotation.models import Aggregation, Dimension, Feedback, Judgment
 from annotation.pseudonyms import pseudonym
 from generation import images
 from generation.models import Candidate, CandidateSet, Image, Policy, Source, Split, Task
@@ -75,12 +75,11 @@ def write(
     *,
     compression: str = "zstd",
     implied: WeightedFeedback | None = None,
-    imported_weight: float = 1.0,
 ) -> Written:
     """Write these judgments, as they are given, to a new or empty directory.
 
-    `implied` adds what production says, in a file of its own; preferences that were imported weigh
-    `imported_weight` times a person's. The directory appears whole or not at all.
+    `implied` adds what production says, in a file of its own. The directory appears whole or not at
+    all.
     """
     target = Path(directory)
     if target.is_dir() and any(target.iterdir()):
@@ -91,7 +90,7 @@ def write(
     draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         with _one_moment():
-            written = _write_all(draft, judgments, compression, implied, imported_weight)
+            written = _write_all(draft, judgments, compression, implied)
         draft.chmod(0o755)
         draft.rename(target)
     finally:
@@ -115,14 +114,13 @@ def _write_all(
     judgments: QuerySet[Judgment],
     compression: str,
     implied: WeightedFeedback | None,
-    imported_weight: float,
 ) -> Written:
     judged = judgments.order_by()
     pictures = _Pictures(draft / "images")
     sets = CandidateSet.objects.filter(pk__in=judged.values("set"))
     schemas = TABLES if implied is None else {**TABLES, **EXTRA}
     with _Tables(draft, compression, schemas) as tables:
-        _write_judgments(tables, judged, imported_weight)
+        _write_judgments(tables, judged)
         if implied is not None:
             sets = sets | CandidateSet.objects.filter(pk__in=_write_feedback(tables, implied))
         _write_sets(tables, pictures, sets)
@@ -152,9 +150,7 @@ def _write_all(
     return Written(digest, counts)
 
 
-def _write_judgments(
-    tables: _Tables, judgments: QuerySet[Judgment], imported_weight: float
-) -> None:
+def _write_judgments(tables: _Tables, judgments: QuerySet[Judgment]) -> None:
     judged = preferences.with_context(judgments).select_related(
         "assignment__item__campaign", "wording"
     )
@@ -165,19 +161,17 @@ def _write_judgments(
             candidates = shown.get(row.set_id, [])
             indexes = {candidate.pk: candidate.index for candidate in candidates}
             tables.add("judgments", _judgment_row(row, indexes))
-            turn, campaign = row.assignment, row.assignment.item.campaign
-            worth = imported_weight if campaign.origin == Campaign.Origin.IMPORTED else 1.0
-            accuracy = accuracies.get((campaign.pk, turn.annotator_id, row.dimension_id))
+            turn = row.assignment
+            accuracy = accuracies.get((turn.item.campaign_id, turn.annotator_id, row.dimension_id))
             common = {
                 "annotator": pseudonym(turn.annotator_id),
                 "reliability": _reliability(accuracy, len(candidates)),
                 "judged_at": row.created_at,
             }
             for preference in preferences.of_judgment(row, candidates):
-                said = asdict(preference) | common
-                tables.add("preferences", said | {"weight": preference.weight * worth})
+                tables.add("preferences", asdict(preference) | common)
             for tie in preferences.ties_of(row, candidates):
-                tables.add("ties", asdict(tie) | common | {"weight": tie.weight * worth})
+                tables.add("ties", asdict(tie) | common)
 
 
 @dataclass(frozen=True)

@@ -198,7 +198,7 @@ def _one_of(plan: SamplingPlan, name: str, rng: np.random.Generator) -> Any:
 # Making -----------------------------------------------------------------------------------------
 
 
-def make(run: GenerationRun) -> bool:
+def make(run: GenerationRun, *, progress: Callable[[int, int], None] | None = None) -> bool:
     """Claim an order and make what is missing of it; False when somebody else owns it.
 
     A failure is recorded on the run with its reason; finished batches stay, and `run.retry()` lets
@@ -208,7 +208,7 @@ def make(run: GenerationRun) -> bool:
         return False
     try:
         with run.heartbeat():
-            _make(run)
+            _make(run, progress)
     except LeaseLost:
         # Another worker goes on, or the order was cancelled: nothing may be written here any more.
         return False
@@ -218,7 +218,7 @@ def make(run: GenerationRun) -> bool:
     return True
 
 
-def _make(run: GenerationRun) -> None:
+def _make(run: GenerationRun, progress: Callable[[int, int], None] | None) -> None:
     run.sets.filter(state=CandidateSet.State.FAILED).update(
         state=CandidateSet.State.DRAWN, error=""
     )
@@ -234,6 +234,8 @@ def _make(run: GenerationRun) -> None:
             policy = batch[0].policy
             _make_batch(run, loaded.generator(policy), batch, done, total)
             done += len(batch)
+            if progress is not None:
+                progress(done, total)
     run.finish(progress=total, total=total, message="")
 
 

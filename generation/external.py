@@ -11,10 +11,10 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
 from django.utils.translation import gettext as _
@@ -24,6 +24,9 @@ from generation import images, readers
 from generation.images import ImageError, Readable
 from generation.models import Candidate, CandidateSet, Image, Policy, Project, Source, Task
 from generation.sources import Report, SourceError
+
+if TYPE_CHECKING:
+    from generation.console import Progress
 
 MOST_PER_SET = 8
 # Systems round a picture's sides to multiples of their own; more than this is another picture.
@@ -51,7 +54,7 @@ def import_candidates(
     project: Project,
     task: Task | None = None,
     dry_run: bool = False,
-    progress: Callable[[Report], None] | None = None,
+    progress: Progress | None = None,
 ) -> Report:
     """Every good picture becomes a candidate of `system`; the others are reported with a reason.
 
@@ -63,7 +66,8 @@ def import_candidates(
     known = Names(project, task)
     made: dict[int, list[tuple[Output, Image | None, str]]] = defaultdict(list)
     there = _there(policy, project) if policy else set()
-    for found in read_outputs(Path(path).expanduser()):
+    read: Iterable[Output | readers.Refusal] = read_outputs(Path(path).expanduser())
+    for found in progress(read, unit="pictures") if progress else read:
         report.rows += 1
         try:
             if isinstance(found, readers.Refusal):
@@ -82,8 +86,6 @@ def import_candidates(
             there.add((source.pk, sha256))
             made[source.pk].append((found, image, sha256))
             report.created += 1
-        if progress is not None:
-            progress(report)
     if policy is not None and not dry_run:
         for source_id, outputs in made.items():
             for start in range(0, len(outputs), MOST_PER_SET):

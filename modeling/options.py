@@ -9,6 +9,9 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser, OutputWrapper
 
+from annotation import campaigns
+from annotation.errors import Refused
+from annotation.models import Campaign
 from generation import policies
 from generation.models import Policy
 from modeling.models import RewardModel, Snapshot, TrainingRun
@@ -23,10 +26,6 @@ def add_settings(parser: CommandParser) -> None:
         metavar="KEY=VALUE",
         help="One setting, before the file's; may be repeated. Dots reach inside: policy.steps=50.",
     )
-
-
-def add_json(parser: CommandParser) -> None:
-    parser.add_argument("--json", metavar="FILE", help="Write the figures to FILE.")
 
 
 def settings_of(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,14 +64,12 @@ def _value(text: str) -> Any:
         return text
 
 
-def write_figures(options: Mapping[str, Any], figures: Any) -> None:
-    if options.get("json"):
-        try:
-            Path(options["json"]).write_text(json.dumps(figures, indent=1))
-        except OSError as error:
-            raise CommandError(
-                f"'{options['json']}' cannot be written: {error.strerror}."
-            ) from error
+def find_campaign(name: str) -> Campaign:
+    """The campaign with this name or number."""
+    try:
+        return campaigns.named(name)
+    except Refused as error:
+        raise CommandError(error.message) from error
 
 
 def find_reward(name: str | None) -> RewardModel:

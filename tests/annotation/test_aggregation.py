@@ -258,5 +258,5 @@ class TestCampaign:
         call_command("aggregate", campaign=campaign.name, json=str(target), stdout=out)
         assert "9 judgments of" in out.getvalue()
         assert json.loads(target.read_text())["answers"] == 3
-        with pytest.raises(CommandError, match="no campaign 'none'"):
+        with pytest.raises(CommandError, match="no campaign “none”"):
             call_command("aggregate", campaign="none")

@@ -181,7 +181,7 @@ class TestOpenComparison:
             ({"b": "nobody"}, "no policy or system 'nobody'"),
             ({"task": ["nothing"]}, "There is no 'nothing'"),
             ({"b": "lonely"}, "no source of these tasks in common"),
-            ({"project": "nowhere"}, "no project 'nowhere'"),
+            ({"project": "nowhere"}, "no project “nowhere”"),
         ],
     )
     def test_it_says_what_is_wrong_and_makes_nothing(

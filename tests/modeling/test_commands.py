@@ -209,7 +209,7 @@ def test_it_refuses_pictures_that_cannot_be_compared(project: Project, tmp_path:
         call("rerank", *place, str(one), str(other))
     with pytest.raises(CommandError, match="at least two pictures"):
         call("rerank", *place, str(one))
-    with pytest.raises(CommandError, match="no task 'fil'. Tasks: fill"):
+    with pytest.raises(CommandError, match="no task “fil”. Known tasks: fill"):
         call("rerank", "--task", "fil", "--source", "1", str(one))
     with pytest.raises(CommandError, match="no source '999999'"):
         call("rerank", "--task", "fill", "--source", "999999", str(one))

@@ -1,39 +1,36 @@
-import json
-from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
-from annotation import aggregation
-from annotation.models import Campaign, Consensus
+from annotation import aggregation, campaigns
+from annotation.errors import Refused
+from annotation.models import Consensus
+from generation import console
 
 
-class Command(BaseCommand):
+class Command(console.Command):
     help = "Work out a campaign's consensus with people weighted by their estimated reliability."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--campaign", required=True, help="Name or id of the campaign.")
-        parser.add_argument("--json", metavar="FILE", help="Write the figures to FILE.")
+        console.add_json(parser, "the figures")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        name = options["campaign"]
-        campaign = Campaign.objects.filter(name=name).first()
-        if campaign is None and name.isdecimal():
-            campaign = Campaign.objects.filter(pk=int(name)).first()
-        if campaign is None:
-            raise CommandError(f"There is no campaign '{name}'. /campaigns/ lists them.")
+        try:
+            campaign = campaigns.named(options["campaign"])
+        except Refused as error:
+            raise CommandError(error.message) from None
         made = aggregation.aggregate(campaign)
         for user, accuracy in sorted(aggregation.reliability_by_person(made).items()):
             self.stdout.write(f"annotator {user:<8} {accuracy:.2f}")
         answers = Consensus.objects.filter(item__campaign=campaign).count()
-        if options["json"]:
-            figures = {
-                "campaign": campaign.name,
-                "judgments": made.judgments,
-                "answers": answers,
-                "reliability": made.reliability,
-            }
-            Path(options["json"]).write_text(json.dumps(figures, indent=1))
+        figures = {
+            "campaign": campaign.name,
+            "judgments": made.judgments,
+            "answers": answers,
+            "reliability": made.reliability,
+        }
+        self.write_json(options["json"], figures)
         self.stdout.write(
             f"{made.judgments} judgments of '{campaign}' add up to {answers} answers "
             f"({made.seconds} s)."

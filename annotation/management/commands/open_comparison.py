@@ -1,20 +1,19 @@
-import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, TypeVar
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db.models import Count
 
 from annotation import comparisons
 from annotation.errors import Refused
 from annotation.models import Dimension
+from generation import console, sources
 from generation.models import Policy, Project, Task, default_project
 
 Row = TypeVar("Row", Task, Dimension)
 
 
-class Command(BaseCommand):
+class Command(console.Command):
     help = (
         "Open a blind comparison of two policies or external systems: good, same or bad, source "
         "by source. Running it again under another name uses the same pairs."
@@ -30,20 +29,21 @@ class Command(BaseCommand):
             "--dimension", action="append", default=[], help="Slug; every active one if left out."
         )
         parser.add_argument("--name", help="The campaign's name (default: A against B).")
-        parser.add_argument("--project", help="Slug; the project Main if left out.")
+        parser.add_argument("--project", default="", metavar="SLUG", help="Default: main.")
         parser.add_argument("--overlap", type=int, default=1, help="People per pair (default 1).")
         parser.add_argument("--dry-run", action="store_true", help="Count the pairs, store none.")
-        parser.add_argument("--json", metavar="FILE", help="Write the counts to FILE.")
+        console.add_json(parser, "the counts")
 
     def handle(self, *args: Any, **options: Any) -> None:
         a, b = (_policy(options[name]) for name in ("a", "b"))
         tasks = _named(Task.objects.all(), options["task"]) or list(Task.objects.active())
         dimensions = _named(Dimension.objects.all(), options["dimension"])
-        project = Project.objects.filter(slug=options["project"]).first()
-        if options["project"] and project is None:
-            raise CommandError(f"There is no project '{options['project']}'.")
-        project = project or Project.objects.get(pk=default_project())
         try:
+            project = (
+                sources.project_named(options["project"])
+                if options["project"]
+                else Project.objects.get(pk=default_project())
+            )
             pairs = comparisons.find_pairs(a=a, b=b, tasks=tasks, project=project)
             if not pairs:
                 raise Refused(comparisons.nothing_in_common(a, b))
@@ -70,10 +70,9 @@ class Command(BaseCommand):
                 figures |= {"campaign": made.pk, "name": made.name}
                 said = f"'{made}' (campaign {made.pk}) asks about {len(pairs)} pairs"
                 said += f", {len(pairs) - together} of them new."
-        except Refused as error:
-            raise CommandError(error.message) from error
-        if options["json"]:
-            Path(options["json"]).write_text(json.dumps(figures, indent=1))
+        except (Refused, sources.SourceError) as error:
+            raise CommandError(str(error)) from error
+        self.write_json(options["json"], figures)
         self.stdout.write(said)
 
 

@@ -25,7 +25,9 @@ class Command(BaseCommand):
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--json", default="bench.json", help="Default bench.json.")
+        parser.add_argument(
+            "--json", metavar="FILE", default="bench.json", help="Default bench.json."
+        )
         parser.add_argument("--only", nargs="*", default=[], metavar="KEY", help="These keys.")
         parser.add_argument("--seconds", type=float, default=8.0, help="Of each load (default 8).")
         parser.add_argument("--items", type=int, default=20_000, help="Judged over HTTP.")

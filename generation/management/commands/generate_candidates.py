@@ -1,16 +1,14 @@
-import json
-from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
-from generation import candidates, policies, sources
+from generation import candidates, console, policies, sources
 from generation.jobs import make_candidates
 from generation.models import CandidateSet, GenerationRun, Policy, Source, Split
 from generation.ownership import JobState
 
 
-class Command(BaseCommand):
+class Command(console.Command):
     help = "Make candidate sets for sources of a task, drawn from the task's sampling plan."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -42,7 +40,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--queue", action="store_true", help="Leave the work to the gpu worker."
         )
-        parser.add_argument("--json", metavar="FILE", help="Write what was made to FILE.")
+        console.add_json(parser, "what was made")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
@@ -53,12 +51,13 @@ class Command(BaseCommand):
             make_candidates.delay_on_commit(run.pk)
         else:
             self.stderr.write(f"Making {run.total} candidates with “{run.policy}” …")
-            if not candidates.make(run):
+            with console.Meter("candidates", run.total) as meter:
+                made = candidates.make(run, progress=meter)
+            if not made:
                 raise CommandError(f"Order {run.pk} is being made elsewhere, or was cancelled.")
             run.refresh_from_db()
         ready = run.sets.ready().count()
-        if options["json"]:
-            Path(options["json"]).write_text(json.dumps(_as_json(run, ready), indent=1))
+        self.write_json(options["json"], _as_json(run, ready))
         if run.state == JobState.FAILED:
             raise CommandError(f"{run.error}\nGo on with: generate_candidates --resume {run.pk}")
         verb = "Queued" if options["queue"] else "Made"

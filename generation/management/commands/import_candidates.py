@@ -1,14 +1,12 @@
-import json
-from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
-from generation import external, sources
+from generation import console, external, sources
 from generation.models import Project, default_project
 
 
-class Command(BaseCommand):
+class Command(console.Command):
     help = (
         "Import what a system outside (Ideogram, Photoshop, …) made of your sources as its "
         "candidates: a folder whose files are named after the sources' external ids, or a .jsonl, "
@@ -22,7 +20,7 @@ class Command(BaseCommand):
         parser.add_argument("--task", default="", help="Slug, where sources of several share ids.")
         parser.add_argument("--project", default="", metavar="SLUG", help="Default: main.")
         parser.add_argument("--dry-run", action="store_true", help="Check every row, store none.")
-        parser.add_argument("--json", metavar="FILE", help="Write the report to FILE.")
+        console.add_json(parser, "the report")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
@@ -36,22 +34,13 @@ class Command(BaseCommand):
                     else Project.objects.get(pk=default_project())
                 ),
                 dry_run=options["dry_run"],
-                progress=self._progress,
+                progress=console.progress,
             )
         except (sources.SourceError, sources.ReadError) as error:
             raise CommandError(str(error)) from None
-        for row, reason in report.refused:
-            self.stderr.write(f"{row}: {reason}")
-        if options["json"]:
-            Path(options["json"]).write_text(json.dumps(report.as_json(), indent=1))
         would = "would be " if options["dry_run"] else ""
-        self.stdout.write(
+        said = (
             f"{report.rows} pictures of {options['system']}: {report.created} {would}new, "
             f"{report.existing} there already, {len(report.refused)} refused."
         )
-        if report.rows == len(report.refused):
-            raise CommandError("No picture could be taken.")
-
-    def _progress(self, report: sources.Report) -> None:
-        if report.rows % 100 == 0:
-            self.stderr.write(f"{report.rows} pictures read")
+        console.finish(self, report, options["json"], said, unit="picture")

@@ -1,15 +1,14 @@
-import json
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import transaction
 
-from generation import policies
+from generation import console, policies
 from generation.models import Policy
 
 
-class Command(BaseCommand):
+class Command(console.Command):
     help = (
         "Register the weights of a policy: a base in diffusers' Fill pipeline layout, maybe with "
         "another transformer or a LoRA. The files are checked, not loaded; pickles are refused."
@@ -41,7 +40,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--activate", action="store_true", help="Make the next candidates with it."
         )
-        parser.add_argument("--json", metavar="FILE", help="Write what was registered to FILE.")
+        console.add_json(parser, "what was registered")
 
     def handle(self, *args: Any, **options: Any) -> None:
         location = _place(options["location"])
@@ -62,9 +61,8 @@ class Command(BaseCommand):
                     policies.activate(policy)
         except policies.PolicyError as error:
             raise CommandError(str(error)) from None
-        if options["json"]:
-            row = {"id": policy.pk, "name": policy.name, "state": policy.state} | policy.spec()
-            Path(options["json"]).write_text(json.dumps(row | {"card": policy.card}, indent=1))
+        row = {"id": policy.pk, "name": policy.name, "state": policy.state} | policy.spec()
+        self.write_json(options["json"], row | {"card": policy.card})
         if "unchecked" in policy.card:
             self.stderr.write(f"Not checked: {policy.card['unchecked']}.")
         self.stdout.write(f"Registered policy “{policy}” ({policy.kind}, {policy.state}).")

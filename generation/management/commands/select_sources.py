@@ -1,14 +1,12 @@
-import json
-from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
-from generation import embeddings, sources
+from generation import console, embeddings, sources
 from generation.models import Source, Split
 
 
-class Command(BaseCommand):
+class Command(console.Command):
     help = (
         "Choose sources that stand for all: CLIP embeddings, K-means, the one nearest each centre. "
         "With --mark they get a tag that generate_candidates --tag takes."
@@ -17,7 +15,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--count", type=int, required=True, help="How many to choose.")
         parser.add_argument("--task", help="Slug of a task; all active tasks together by default.")
-        parser.add_argument("--project", help="Slug of a project; all by default.")
+        parser.add_argument("--project", metavar="SLUG", help="Of this project (default: of all).")
         parser.add_argument(
             "--split",
             choices=[*Split.values, "any"],
@@ -42,7 +40,7 @@ class Command(BaseCommand):
             metavar="NAME=VALUE",
             help="Give the chosen ones this tag, and take it from the others that could be chosen.",
         )
-        parser.add_argument("--json", metavar="FILE", help="Write what was chosen to FILE.")
+        console.add_json(parser, "what was chosen")
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["count"] < 1:
@@ -52,9 +50,10 @@ class Command(BaseCommand):
             mark = sources.tags_from([options["mark"]]) if options["mark"] else {}
             if not rows:
                 raise CommandError("No usable source fits. Import some with import_sources.")
-            vectors = embeddings.embed(
-                [row.image for row in rows], options["model"], progress=self._tell
-            )
+            with console.Meter("pictures") as meter:
+                vectors = embeddings.embed(
+                    [row.image for row in rows], options["model"], progress=meter
+                )
         except (sources.SourceError, embeddings.EmbeddingError) as error:
             raise CommandError(str(error)) from None
         chosen = [
@@ -64,17 +63,12 @@ class Command(BaseCommand):
         if mark:
             sources.mark(chosen, mark, among=rows)
         said = [{"id": row.pk, "task": row.task.slug, "image": row.image.sha256} for row in chosen]
-        if options["json"]:
-            Path(options["json"]).write_text(
-                json.dumps({"of": len(rows), "model": options["model"], "sources": said}, indent=1)
-            )
+        self.write_json(
+            options["json"], {"of": len(rows), "model": options["model"], "sources": said}
+        )
         for row in said:
             self.stdout.write(f"{row['id']}  {row['task']}")
         self.stdout.write(f"Chose {len(chosen)} of {len(rows)} sources.")
-
-    def _tell(self, done: int, total: int) -> None:
-        if done % 100 == 0 or done == total:
-            self.stderr.write(f"{done} of {total} pictures embedded")
 
 
 def _rows(options: dict[str, Any]) -> list[Source]:

@@ -1,14 +1,14 @@
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import transaction
 
-from generation import sources
+from generation import console, sources
 from generation.models import Task
 from modeling import judging, options, runs, sampling
 
 
-class Command(BaseCommand):
+class Command(console.Command):
     help = (
         "Make sampling plans draw more often what led to informative labels: a best and a worst "
         "picked, and close under the reward model."
@@ -24,7 +24,7 @@ class Command(BaseCommand):
             "--simulated", action="store_true", help="Learn from simulated annotators' labels."
         )
         parser.add_argument("--dry-run", action="store_true", help="Only say what would change.")
-        options.add_json(parser)
+        console.add_json(parser)
 
     def handle(self, *args: Any, **given: Any) -> None:
         simulated = given["simulated"]
@@ -34,7 +34,8 @@ class Command(BaseCommand):
             if given["task"]:
                 tasks = [sources.task_named(given["task"])]
             if model is not None:
-                sampling.measure(tasks, model, simulated=simulated, progress=self._tell)
+                with console.Meter("sets") as meter:
+                    sampling.measure(tasks, model, simulated=simulated, progress=meter)
         except (sources.SourceError, runs.RunFailed, FileNotFoundError) as error:
             raise CommandError(str(error)) from error
         finally:
@@ -54,10 +55,6 @@ class Command(BaseCommand):
                 drawn = zip(getattr(plan, name), weights, strict=True)
                 said = ", ".join(f"{value or 'none'} {weight:.0%}" for value, weight in drawn)
                 self.stdout.write(f"  {name}: {said}")
-        options.write_figures(given, {"plans": rows, "dry_run": given["dry_run"]})
+        self.write_json(given["json"], {"plans": rows, "dry_run": given["dry_run"]})
         verb = "would change" if given["dry_run"] else "changed"
         self.stdout.write(f"{len(made)} of {len(tasks)} plans {verb}.")
-
-    def _tell(self, done: int, total: int) -> None:
-        if done % 40 == 0 or done == total:
-            self.stderr.write(f"{done} of {total} sets scored")

@@ -1,14 +1,14 @@
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
-from generation import candidates, policies
+from generation import candidates, console, policies
 from generation.models import Source, Split, Task
 from modeling import evaluation, gates, options, progress_line, runs
 from modeling.round_config import RoundConfig
 
 
-class Command(BaseCommand):
+class Command(console.Command):
     help = "Compare a policy with its parent on held-out sources, with the same noise for both."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -18,7 +18,7 @@ class Command(BaseCommand):
         parser.add_argument("--sources", type=int, default=60, help="Per task (default 60).")
         parser.add_argument("--seed", type=int, default=0, help="Of the noise (default 0).")
         options.add_settings(parser)
-        options.add_json(parser)
+        console.add_json(parser)
 
     def handle(self, *args: Any, **given: Any) -> None:
         policy = options.find_policy(given["policy"])
@@ -58,8 +58,8 @@ class Command(BaseCommand):
         gate = gates.policy_gate(found.figures, alarm="")
         verdict = "better than" if gate.passed else "not better than"
         self.stdout.write(f"{verdict} '{parent}': {gate.reason}")
-        options.write_figures(
-            given,
+        self.write_json(
+            given["json"],
             {
                 "policy": policy.name,
                 "parent": parent.name,

@@ -1,12 +1,13 @@
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from annotation.models import Judgment
+from generation import console
 from modeling import evaluation, options, snapshots
 
 
-class Command(BaseCommand):
+class Command(console.Command):
     help = (
         "Measure a reward model on held-out labels: accuracy, prompt swap, position, calibration."
     )
@@ -16,7 +17,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--snapshot", metavar="HASH", help="On this snapshot (default: all labels there are)."
         )
-        options.add_json(parser)
+        console.add_json(parser)
 
     def handle(self, *args: Any, **given: Any) -> None:
         model = options.find_reward(given["reward"])
@@ -31,8 +32,8 @@ class Command(BaseCommand):
         except (snapshots.SnapshotError, evaluation.EvaluationError) as error:
             raise CommandError(str(error)) from error
         options.reward_tables(self.stdout, found.figures)
-        options.write_figures(
-            given,
+        self.write_json(
+            given["json"],
             {
                 "reward_model": model.name,
                 "snapshot": snapshot.content_hash,

@@ -1,12 +1,13 @@
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
+from generation import console
 from modeling import export, options
 
 
-class Command(BaseCommand):
+class Command(console.Command):
     help = (
         "Write a policy's weights for diffusers or ComfyUI, with a model card: its LoRA, or the "
         "whole transformer where it has none or with --merged."
@@ -33,6 +34,7 @@ class Command(BaseCommand):
             action="store_true",
             help="Leave out the picture of samples, which shows some of your sources.",
         )
+        console.add_json(parser, "the files' names")
 
     def handle(self, *args: Any, **given: Any) -> None:
         policy = options.find_policy(given["policy"])
@@ -49,4 +51,5 @@ class Command(BaseCommand):
             )
         except export.ExportError as error:
             raise CommandError(str(error)) from error
+        self.write_json(given["json"], {"out": str(out), "files": list(names)})
         self.stdout.write(self.style.SUCCESS(f"Wrote {', '.join(names)} to {out}."))

@@ -1,12 +1,13 @@
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
+from generation import console
 from modeling import export, options
 
 
-class Command(BaseCommand):
+class Command(console.Command):
     help = "Write a reward model's weights and its model card to a new directory."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -15,6 +16,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--licence", default="", help="Hub identifier for the card, for example apache-2.0."
         )
+        console.add_json(parser, "the files' names")
 
     def handle(self, *args: Any, **given: Any) -> None:
         model = options.find_reward(given["model"])
@@ -23,4 +25,5 @@ class Command(BaseCommand):
             names = export.export_reward(model, out, licence=given["licence"])
         except export.ExportError as error:
             raise CommandError(str(error)) from error
+        self.write_json(given["json"], {"out": str(out), "files": list(names)})
         self.stdout.write(self.style.SUCCESS(f"Wrote {', '.join(names)} to {out}."))

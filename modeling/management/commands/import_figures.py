@@ -1,15 +1,14 @@
-import json
-from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
+from generation import console
 from generation.readers import ReadError
 from modeling import published
 from modeling.models import Study
 
 
-class Command(BaseCommand):
+class Command(console.Command):
     help = (
         "Import published figures into a study: a .csv or .jsonl with the columns system, task, "
         "metric (usable, mos, success, reward_accuracy, good, same, bad), value and, where known, "
@@ -21,7 +20,7 @@ class Command(BaseCommand):
         parser.add_argument("path")
         parser.add_argument("--study", required=True, metavar="NAME", help="Made if it is new.")
         parser.add_argument("--dry-run", action="store_true", help="Check every row, store none.")
-        parser.add_argument("--json", metavar="FILE", help="Write the report to FILE.")
+        console.add_json(parser, "the report")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
@@ -34,14 +33,9 @@ class Command(BaseCommand):
                 study.delete()
         except ReadError as error:
             raise CommandError(str(error)) from None
-        for row, reason in report.refused:
-            self.stderr.write(f"{row}: {reason}")
-        if options["json"]:
-            Path(options["json"]).write_text(json.dumps(report.as_json(), indent=1))
         would = "would be " if options["dry_run"] else ""
-        self.stdout.write(
+        said = (
             f"{report.rows} figures: {report.created} {would}new, {report.changed} changed, "
             f"{report.same} as before, {len(report.refused)} refused."
         )
-        if report.rows == len(report.refused):
-            raise CommandError("No figure could be taken.")
+        console.finish(self, report, options["json"], said, unit="figure")

@@ -1,15 +1,13 @@
-import json
-from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import CommandParser
 
-from generation import candidates
+from generation import candidates, console
 from generation.jobs import make_candidates
 from modeling import starter_project
 
 
-class Command(BaseCommand):
+class Command(console.Command):
     help = "Load the starter project: sources, policy, reward model, a campaign, demo users."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -19,7 +17,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--queue", action="store_true", help="Let the gpu worker make the candidates."
         )
-        parser.add_argument("--json", metavar="FILE", help="Write the counts to FILE.")
+        console.add_json(parser, "the counts")
 
     def handle(self, *args: Any, **options: Any) -> None:
         loaded = starter_project.load(
@@ -31,16 +29,15 @@ class Command(BaseCommand):
             else:
                 candidates.make(loaded.run)
         ready = loaded.campaign.sets.ready().count()
-        if options["json"]:
-            figures = {
-                "sources": loaded.sources,
-                "new_sources": loaded.new_sources,
-                "policy": loaded.policy.name,
-                "reward_model": loaded.reward_model.name,
-                "campaign": loaded.campaign.name,
-                "sets_ready": ready,
-            }
-            Path(options["json"]).write_text(json.dumps(figures, indent=1))
+        figures = {
+            "sources": loaded.sources,
+            "new_sources": loaded.new_sources,
+            "policy": loaded.policy.name,
+            "reward_model": loaded.reward_model.name,
+            "campaign": loaded.campaign.name,
+            "sets_ready": ready,
+        }
+        self.write_json(options["json"], figures)
         self.stdout.write(
             f"Starter project: {loaded.sources} sources ({loaded.new_sources} new), policy "
             f"'{loaded.policy}', reward model '{loaded.reward_model}', campaign "

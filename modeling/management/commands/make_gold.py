@@ -1,19 +1,18 @@
-import json
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from annotation import gold
 from annotation.errors import Refused
 from annotation.models import Dimension, Gold
+from generation import console
 from modeling.known_answers import from_truth
-from modeling.management.commands.simulate_annotators import find_campaign
+from modeling.options import find_campaign
 from modeling.simulation import NotSimulable
 
 
-class Command(BaseCommand):
+class Command(console.Command):
     help = "Make known answers from what people agree on, or from the starter world's ground truth."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -28,7 +27,7 @@ class Command(BaseCommand):
         parser.add_argument("--limit", type=int, help="Take at most this many sets.")
         parser.add_argument("--practice", action="store_true", help="For practice, not checking.")
         parser.add_argument("--dry-run", action="store_true", help="Only say what would be made.")
-        parser.add_argument("--json", metavar="FILE", help="Write the counts to FILE.")
+        console.add_json(parser, "the counts")
 
     def handle(self, *args: Any, **options: Any) -> None:
         campaign = find_campaign(options["campaign"])
@@ -59,8 +58,7 @@ class Command(BaseCommand):
             "dimensions": dict(by_dimension),
             "dry_run": options["dry_run"],
         }
-        if options["json"]:
-            Path(options["json"]).write_text(json.dumps(figures, indent=1))
+        self.write_json(options["json"], figures)
         verb = "Would make" if options["dry_run"] else "Made"
         self.stdout.write(
             f"{verb} {made} known answers on {figures['sets']} sets of '{campaign}', "

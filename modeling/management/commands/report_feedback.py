@@ -1,7 +1,8 @@
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
+from generation import console
 from generation.models import Project
 from generation.sources import SourceError, project_named
 from modeling import options
@@ -9,12 +10,12 @@ from modeling.feedback_report import report
 from modeling.statistics import Interval
 
 
-class Command(BaseCommand):
+class Command(console.Command):
     help = "What production says of the policies, and how far it agrees with people's judgments."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--project", metavar="SLUG", help="Of this project (default: of all).")
-        options.add_json(parser)
+        console.add_json(parser)
 
     def handle(self, *args: Any, **given: Any) -> None:
         projects = Project.objects.all()
@@ -43,7 +44,7 @@ class Command(BaseCommand):
             ["dimension", "agrees with people"],
             [[row.dimension, _share(row.agreed)] for row in found.agreement],
         )
-        options.write_figures(given, found.as_json())
+        self.write_json(given["json"], found.as_json())
         self.stdout.write(
             self.style.SUCCESS(f"{found.events} events imply {found.preferences} preferences.")
         )

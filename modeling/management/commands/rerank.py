@@ -1,14 +1,15 @@
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
-from generation import images
-from generation.models import Source, Task
+from generation import console, images
+from generation.models import Source
+from generation.sources import SourceError, task_named
 from modeling import judging, options, runs
 
 
-class Command(BaseCommand):
+class Command(console.Command):
     help = "Order pictures of one source from best to worst with the reward model."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -30,7 +31,7 @@ class Command(BaseCommand):
             help="Order by the score less so many standard deviations over the members.",
         )
         parser.add_argument("images", nargs="+", metavar="IMAGE", help="Edited pictures.")
-        options.add_json(parser)
+        console.add_json(parser)
 
     def handle(self, *args: Any, **given: Any) -> None:
         source = self._source(given["task"], given["source"])
@@ -69,16 +70,16 @@ class Command(BaseCommand):
             ],
         )
         figures = {"task": given["task"], "source": source.pk, "reward_model": model.name}
-        options.write_figures(given, {**figures, "ranking": ranking})
+        self.write_json(given["json"], {**figures, "ranking": ranking})
         self.stdout.write(
             self.style.SUCCESS(f"Ranked {len(ranking)} pictures; best: {ranking[0]['image']}.")
         )
 
     def _source(self, slug: str, name: str) -> Source:
-        task = Task.objects.filter(slug=slug).first()
-        if task is None:
-            known = ", ".join(Task.objects.values_list("slug", flat=True))
-            raise CommandError(f"There is no task '{slug}'. Tasks: {known}.")
+        try:
+            task = task_named(slug)
+        except SourceError as error:
+            raise CommandError(str(error)) from None
         sources = Source.objects.filter(task=task).select_related("task", "image", "mask")
         source = sources.filter(external_id=name).first()
         if source is None and name.isdecimal():

@@ -3,9 +3,10 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management import call_command
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.urls import reverse
 
+from generation import console
 from generation.models import Policy
 from generation.ownership import JobState
 from modeling import options, progress_line, round_decisions, round_report, rounds, runs
@@ -14,7 +15,7 @@ from modeling.models import Round, RoundStep
 POLL_SECONDS = 1.0
 
 
-class Command(BaseCommand):
+class Command(console.Command):
     help = (
         "Turn the loop: generate, label, train the reward model, gate, train the policy, compare "
         "it with its parent on held-out sources, gate, promote. A gate that stays shut is a "
@@ -44,7 +45,7 @@ class Command(BaseCommand):
             help="Measure on after a gate that stayed shut; nothing is promoted then.",
         )
         options.add_settings(parser)
-        options.add_json(parser)
+        console.add_json(parser)
 
     def handle(self, *args: Any, **given: Any) -> None:
         if given["rounds"] < 1 or given["seeds"] < 1:
@@ -68,7 +69,10 @@ class Command(BaseCommand):
             if given["seeds"] == 1:
                 over_rounds = round_report.usable_over_rounds(turned)
                 figures["usable_over_rounds"] = over_rounds
-            options.write_figures(given, figures)
+            if given["json"] != "-":  # a file holds the rounds so far
+                self.write_json(given["json"], figures)
+        if given["json"] == "-":
+            self.write_json("-", figures)
         self._print_over_rounds(over_rounds)
         promoted = sum(report["promoted"] for report in reports)
         if given["seeds"] > 1:

@@ -1,16 +1,15 @@
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
-from generation import embeddings
+from generation import console, embeddings
 from generation.models import CandidateSet
 from modeling import information, judging, options, runs
-from modeling.management.commands.simulate_annotators import find_campaign
 
 REFUSALS = (runs.RunFailed, judging.JudgeError, embeddings.EmbeddingError)
 
 
-class Command(BaseCommand):
+class Command(console.Command):
     help = (
         "Hand out first those sets of a campaign whose labels are expected to say most: the reward "
         "model's margins are small, change with the order, or differ among its siblings."
@@ -37,12 +36,12 @@ class Command(BaseCommand):
             default=embeddings.CLIP,
             help=f"CLIP model for --diverse: hub id or directory (default {embeddings.CLIP}).",
         )
-        options.add_json(parser)
+        console.add_json(parser)
 
     def handle(self, *args: Any, **given: Any) -> None:
         if given["count"] < 1:
             raise CommandError("--count must be at least 1.")
-        campaign = find_campaign(given["campaign"])
+        campaign = options.find_campaign(given["campaign"])
         model = options.find_reward(given["reward"])
         others = [options.find_reward(name) for name in given["member"]]
         clusters = information.by_picture(given["clip"]) if given["diverse"] else None
@@ -51,7 +50,8 @@ class Command(BaseCommand):
         )
         try:
             sets = waiting.select_related("source__task").order_by("pk")
-            information.measure(model, sets, progress=self._tell, others=others)
+            with console.Meter("sets") as meter:
+                information.measure(model, sets, progress=meter, others=others)
             chosen = information.prioritise(
                 campaign, model, count=given["count"], clusters=clusters
             )
@@ -63,9 +63,5 @@ class Command(BaseCommand):
         options.print_table(
             self.stdout, ["set", "bits"], [[str(row["set"]), f"{row['bits']:.3f}"] for row in rows]
         )
-        options.write_figures(given, {"campaign": campaign.name, "sets": rows})
+        self.write_json(given["json"], {"campaign": campaign.name, "sets": rows})
         self.stdout.write(f"{len(rows)} sets of “{campaign}” come first.")
-
-    def _tell(self, done: int, total: int) -> None:
-        if done % 40 == 0 or done == total:
-            self.stderr.write(f"{done} of {total} sets scored")

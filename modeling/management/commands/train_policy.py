@@ -1,8 +1,9 @@
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from annotation.models import Judgment
+from generation import console
 from generation.models import Source
 from generation.ownership import JobState
 from generation.sources import SourceError, tags_from
@@ -11,7 +12,7 @@ from modeling.models import RewardModel, Snapshot, TrainingRun
 from modeling.policy.config import ALGORITHMS, LABELLED
 
 
-class Command(BaseCommand):
+class Command(console.Command):
     help = "Train the policy against a reward model, on the active tasks' training sources."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -40,7 +41,7 @@ class Command(BaseCommand):
         )
         parser.add_argument("--resume", metavar="RUN", help="Go on with a run (number or folder).")
         options.add_settings(parser)
-        options.add_json(parser)
+        console.add_json(parser)
 
     def handle(self, *args: Any, **given: Any) -> None:
         try:
@@ -60,8 +61,8 @@ class Command(BaseCommand):
         )
         if reason := runs.alarm(run):
             self.stdout.write(self.style.WARNING(f"Alarm: {reason}"))
-        options.write_figures(
-            given,
+        self.write_json(
+            given["json"],
             {
                 "policy": policy.name,
                 "parent": str(policy.parent),

@@ -1,15 +1,15 @@
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from annotation.models import Judgment
+from generation import console
 from generation.ownership import JobState
 from modeling import evaluation, gates, options, progress_line, runs, snapshots
-from modeling.management.commands.simulate_annotators import find_campaign
 from modeling.models import Snapshot, TrainingRun
 
 
-class Command(BaseCommand):
+class Command(console.Command):
     help = "Train a reward model on the labels that are there, and measure it on held-out ones."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -21,12 +21,6 @@ class Command(BaseCommand):
             metavar="WEIGHT",
             help="Learn from what became of pictures in production, too, so much as from people.",
         )
-        parser.add_argument(
-            "--imported",
-            type=float,
-            metavar="WEIGHT",
-            help="Learn from imported preferences, too, so much as from people asked here.",
-        )
         parser.add_argument("--parent", help="Start from this reward model (default: the active).")
         parser.add_argument("--resume", metavar="RUN", help="Go on with a run (number or folder).")
         parser.add_argument(
@@ -36,7 +30,7 @@ class Command(BaseCommand):
             help=f"Refuse fewer labels than this (default {runs.MIN_JUDGMENTS}).",
         )
         options.add_settings(parser)
-        options.add_json(parser)
+        console.add_json(parser)
 
     def handle(self, *args: Any, **given: Any) -> None:
         try:
@@ -70,22 +64,17 @@ class Command(BaseCommand):
         )
 
     def _snapshot(self, given: dict[str, Any]) -> Snapshot:
-        weights = ("feedback", "imported")
         if given["snapshot"]:
-            for name in weights:
-                if given[name] is not None:
-                    raise CommandError(f"A snapshot is as it was taken: leave out --{name}.")
+            if given["feedback"] is not None:
+                raise CommandError("A snapshot is as it was taken: leave out --feedback.")
             return options.find_snapshot(given["snapshot"])
-        for name in weights:
-            if given[name] is not None and not 0 < given[name] <= 10:
-                raise CommandError(f"--{name} takes a weight above 0, at most 10.")
-        judgments = Judgment.objects.current()
+        if given["feedback"] is not None and not 0 < given["feedback"] <= 10:
+            raise CommandError("--feedback takes a weight above 0, at most 10.")
+        judgments = Judgment.objects.counted()
         if given["campaign"]:
-            campaign = find_campaign(given["campaign"])
+            campaign = options.find_campaign(given["campaign"])
             judgments = judgments.filter(assignment__item__campaign=campaign)
-        return snapshots.take(
-            judgments, feedback_weight=given["feedback"], imported_weight=given["imported"]
-        )
+        return snapshots.take(judgments, feedback_weight=given["feedback"])
 
     def _report(self, run: TrainingRun, given: dict[str, Any]) -> None:
         if run.state != JobState.SUCCEEDED:
@@ -106,8 +95,8 @@ class Command(BaseCommand):
         )
         verdict = "better than" if gate.passed else "not better than"
         self.stdout.write(f"{verdict} '{last}': {gate.reason}")
-        options.write_figures(
-            given,
+        self.write_json(
+            given["json"],
             {
                 "reward_model": model.name,
                 "parent": last.name,
