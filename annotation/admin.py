@@ -125,12 +125,14 @@ class CriterionAdmin(admin.ModelAdmin):
 
 @admin.register(Campaign)
 class CampaignAdmin(admin.ModelAdmin):
-    list_display = ["name", "purpose", "state", "overlap", "simulated", "created_at"]
-    list_filter = ["state", "purpose", "simulated"]
+    list_display = ["name", "purpose", "state", "overlap", "simulated", "origin", "created_at"]
+    list_filter = ["state", "purpose", "simulated", "origin"]
     search_fields = ["name"]
-    readonly_fields = ["project", "purpose", "state", "simulated", "created_by", "created_at"]
+    readonly_fields = [
+        *("project", "purpose", "state", "simulated", "origin", "created_by", "created_at")
+    ]
     # What is asked and how is set on the campaign's own pages, which check it.
-    fields = ["name", "project", "purpose", "state", "simulated", "created_by", "created_at"]
+    fields = ["name", *readonly_fields]
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         # A campaign needs its candidate sets, which the page /campaigns/new/ chooses.

@@ -17,6 +17,7 @@ VERBS = {"open": lazy("Open"), "paused": lazy("Pause"), "closed": lazy("Close")}
 
 def head(request: HttpRequest, found: Campaign, tab: str) -> dict[str, Any]:
     """What the head of every page of a campaign shows: its state, buttons and tabs."""
+    imported = found.origin == Campaign.Origin.IMPORTED
     role = role_in(user_of(request), found.project_id)
     return {
         "campaign": found,
@@ -24,5 +25,5 @@ def head(request: HttpRequest, found: Campaign, tab: str) -> dict[str, Any]:
         "manages": includes(role, Role.MANAGER),
         "reviews": includes(role, Role.REVIEWER),
         "labels": includes(role, Role.ANNOTATOR),
-        "moves": [(state, VERBS[state]) for state in MOVES[found.state]],
+        "moves": [] if imported else [(state, VERBS[state]) for state in MOVES[found.state]],
     }

@@ -325,6 +325,11 @@ def admitting(user: User) -> QuerySet[Campaign]:
 @transaction.atomic
 def change_state(campaign: Campaign, state: str, *, actor: User | None = None) -> None:
     """Open, pause or close; judgments that were made stay. Without an actor a round does it."""
+    if campaign.origin == Campaign.Origin.IMPORTED and state != Campaign.State.CLOSED:
+        raise Refused(
+            _("“%(campaign)s” was imported and stays closed. Clone it to ask about its sets here.")
+            % {"campaign": campaign}
+        )
     before = [old for old, new in MOVES.items() if state in new]
     if state not in Campaign.State.values:
         raise Refused(

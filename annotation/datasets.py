@@ -48,7 +48,7 @@ from annotation.dataset_files import (
     verify,
 )
 from annotation.errors import DatasetError
-from annotation.models import Aggregation, Dimension, Feedback, Judgment
+from annotation.models import Aggregation, Campaign, Dimension, Feedback, Judgment
 from annotation.pseudonyms import pseudonym
 from generation import images
 from generation.models import Candidate, CandidateSet, Image, Policy, Source, Split, Task
@@ -75,11 +75,12 @@ def write(
     *,
     compression: str = "zstd",
     implied: WeightedFeedback | None = None,
+    imported_weight: float = 1.0,
 ) -> Written:
     """Write these judgments, as they are given, to a new or empty directory.
 
-    `implied` adds what production says, in a file of its own. The directory appears whole or not at
-    all.
+    `implied` adds what production says, in a file of its own; preferences that were imported weigh
+    `imported_weight` times a person's. The directory appears whole or not at all.
     """
     target = Path(directory)
     if target.is_dir() and any(target.iterdir()):
@@ -90,7 +91,7 @@ def write(
     draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         with _one_moment():
-            written = _write_all(draft, judgments, compression, implied)
+            written = _write_all(draft, judgments, compression, implied, imported_weight)
         draft.chmod(0o755)
         draft.rename(target)
     finally:
@@ -114,13 +115,14 @@ def _write_all(
     judgments: QuerySet[Judgment],
     compression: str,
     implied: WeightedFeedback | None,
+    imported_weight: float,
 ) -> Written:
     judged = judgments.order_by()
     pictures = _Pictures(draft / "images")
     sets = CandidateSet.objects.filter(pk__in=judged.values("set"))
     schemas = TABLES if implied is None else {**TABLES, **EXTRA}
     with _Tables(draft, compression, schemas) as tables:
-        _write_judgments(tables, judged)
+        _write_judgments(tables, judged, imported_weight)
         if implied is not None:
             sets = sets | CandidateSet.objects.filter(pk__in=_write_feedback(tables, implied))
         _write_sets(tables, pictures, sets)
@@ -150,7 +152,9 @@ def _write_all(
     return Written(digest, counts)
 
 
-def _write_judgments(tables: _Tables, judgments: QuerySet[Judgment]) -> None:
+def _write_judgments(
+    tables: _Tables, judgments: QuerySet[Judgment], imported_weight: float
+) -> None:
     judged = preferences.with_context(judgments).select_related(
         "assignment__item__campaign", "wording"
     )
@@ -161,17 +165,19 @@ def _write_judgments(tables: _Tables, judgments: QuerySet[Judgment]) -> None:
             candidates = shown.get(row.set_id, [])
             indexes = {candidate.pk: candidate.index for candidate in candidates}
             tables.add("judgments", _judgment_row(row, indexes))
-            turn = row.assignment
-            accuracy = accuracies.get((turn.item.campaign_id, turn.annotator_id, row.dimension_id))
+            turn, campaign = row.assignment, row.assignment.item.campaign
+            worth = imported_weight if campaign.origin == Campaign.Origin.IMPORTED else 1.0
+            accuracy = accuracies.get((campaign.pk, turn.annotator_id, row.dimension_id))
             common = {
                 "annotator": pseudonym(turn.annotator_id),
                 "reliability": _reliability(accuracy, len(candidates)),
                 "judged_at": row.created_at,
             }
             for preference in preferences.of_judgment(row, candidates):
-                tables.add("preferences", asdict(preference) | common)
+                said = asdict(preference) | common
+                tables.add("preferences", said | {"weight": preference.weight * worth})
             for tie in preferences.ties_of(row, candidates):
-                tables.add("ties", asdict(tie) | common)
+                tables.add("ties", asdict(tie) | common | {"weight": tie.weight * worth})
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,10 @@ class Campaign(models.Model):
         PAUSED = "paused", _("Paused")
         CLOSED = "closed", _("Closed")
 
+    class Origin(models.TextChoices):
+        PEOPLE = "people", _("asked here")
+        IMPORTED = "imported", _("Imported")  # what others' people said; nobody is asked
+
     project = models.ForeignKey(
         Project, on_delete=models.PROTECT, related_name="campaigns", default=default_project
     )
@@ -205,6 +209,7 @@ class Campaign(models.Model):
     completed_at = models.DateTimeField(null=True, blank=True, editable=False)
     # The simulated annotators' campaigns are kept apart from people's.
     simulated = models.BooleanField(default=False)
+    origin = models.CharField(max_length=8, choices=Origin, default=Origin.PEOPLE, editable=False)
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )
@@ -231,6 +236,10 @@ class Campaign(models.Model):
             models.CheckConstraint(
                 condition=Q(purpose__in=["preference", "comparison", "rating"]),
                 name="campaign_purpose_known",
+            ),
+            models.CheckConstraint(
+                condition=Q(origin="people") | Q(origin="imported", state="closed"),
+                name="campaign_imported_is_closed",
             ),
         ]
 
@@ -421,6 +430,9 @@ class Assignment(models.Model):
         return f"assignment {self.pk}"
 
 
+ASKED_HERE = {"assignment__item__campaign__origin": Campaign.Origin.PEOPLE}
+
+
 def _withdrawn() -> Exists:
     """Whether the source of a judgment or a rating is withdrawn, or whoever gave it."""
     of = Q(source=OuterRef("set__source")) | Q(person=OuterRef("assignment__annotator"))
@@ -435,8 +447,10 @@ class JudgmentQuerySet(models.QuerySet["Judgment"]):
         """Those of a withdrawn source or person."""
         return self.filter(_withdrawn())
 
-    def counted(self) -> JudgmentQuerySet:
+    def counted(self, *, imported: bool = False) -> JudgmentQuerySet:
         """What stands and says something about the candidates.
+
+        What others' people said elsewhere is there only where it is asked for: with `imported`.
 
         Late answers would go beyond the overlap. Answers at known sets, repeats and practice say
         something about people instead. Where a reviewer decided, the decision stands in the
@@ -448,6 +462,7 @@ class JudgmentQuerySet(models.QuerySet["Judgment"]):
             assignment__item=OuterRef("assignment__item"),
             dimension=OuterRef("dimension"),
         )
+        asked = {} if imported else ASKED_HERE
         return self.current().filter(
             ~_withdrawn(),
             Q(assignment__kind=Assignment.Kind.REVIEW)
@@ -456,6 +471,7 @@ class JudgmentQuerySet(models.QuerySet["Judgment"]):
                 & ~Q(assignment__state=Assignment.State.LATE)
                 & ~Exists(decisions)
             ),
+            **asked,
         )
 
 
@@ -521,11 +537,12 @@ class RatingQuerySet(models.QuerySet["Rating"]):
     def current(self) -> RatingQuerySet:
         return self.filter(current=True)
 
-    def counted(self) -> RatingQuerySet:
+    def counted(self, *, imported: bool = False) -> RatingQuerySet:
         """What stands and says something about the candidates; see `Judgment.objects.counted`."""
+        asked = {} if imported else ASKED_HERE
         return (
             self.current()
-            .filter(~_withdrawn(), assignment__kind=Assignment.Kind.WORK)
+            .filter(~_withdrawn(), assignment__kind=Assignment.Kind.WORK, **asked)
             .exclude(assignment__state=Assignment.State.LATE)
         )
 

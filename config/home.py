@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy as lazy
 from django.utils.translation import ngettext
 
 from annotation.campaigns import for_annotator
-from annotation.models import Assignment, Campaign, Item, Judgment
+from annotation.models import ASKED_HERE, Assignment, Campaign, Item, Judgment
 from generation.access import looks_on, may_anywhere, projects_of
 from generation.models import CandidateSet, GenerationRun, Policy, Role, Source
 from generation.ownership import Job, JobState
@@ -218,7 +218,7 @@ def numbers(user: User) -> list[Number]:
     if not looks_on(user):
         return found
     seen = projects_of(user)
-    judgments = Judgment.objects.current().filter(set__source__project__in=seen)
+    judgments = Judgment.objects.current().filter(set__source__project__in=seen, **ASKED_HERE)
     simulated = judgments.filter(assignment__item__campaign__simulated=True).count()
     sources = Source.objects.filter(project__in=seen)
     sets = CandidateSet.objects.ready().filter(source__project__in=seen)

@@ -166,6 +166,7 @@ class Source(models.Model):
     class Origin(models.TextChoices):
         LIBRARY = "library", _("Library")  # added to be learnt from
         EDIT = "edit", _("Edit")  # somebody wanted it edited; nothing draws from it by itself
+        IMPORTED = "imported", _("Imported")  # others judged it elsewhere; the same holds
 
     project = models.ForeignKey(
         Project, on_delete=models.PROTECT, related_name="sources", default=default_project
@@ -198,7 +199,7 @@ class Source(models.Model):
             ),
             models.CheckConstraint(condition=Q(split__in=Split.values), name="source_split_known"),
             models.CheckConstraint(
-                condition=Q(origin__in=["library", "edit"]), name="source_origin_known"
+                condition=Q(origin__in=["library", "edit", "imported"]), name="source_origin_known"
             ),
         ]
 

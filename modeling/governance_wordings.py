@@ -21,7 +21,7 @@ from annotation import agreement
 from annotation.agreement import NOTHING, Estimate
 from annotation.figures import VALUES
 from annotation.judged import MOST
-from annotation.models import Assignment, Dimension, Judgment, Rating, Wording
+from annotation.models import ASKED_HERE, Assignment, Dimension, Judgment, Rating, Wording
 from generation.models import Project
 from modeling.statistics import Interval
 
@@ -88,6 +88,7 @@ def _answers(
         assignment__kind=Assignment.Kind.WORK,
         assignment__state=Assignment.State.SUBMITTED,
         assignment__item__campaign__simulated=simulated,
+        **ASKED_HERE,
     )
     counts: Counter[int] = Counter()
     units: dict[int, list[tuple[int, int]]] = defaultdict(list)

@@ -32,7 +32,8 @@ CHUNK = 5000
 class Scope:
     """Which judgments a board is about; None is all of them.
 
-    Simulated annotators never stand beside people.
+    Simulated annotators never stand beside people, and what was imported stands where its campaign
+    is named.
     """
 
     project: Project
@@ -40,6 +41,10 @@ class Scope:
     dimension: Dimension | None = None
     campaigns: tuple[Campaign, ...] = ()
     simulated: bool = False
+
+    @property
+    def imported(self) -> bool:
+        return any(one.origin == Campaign.Origin.IMPORTED for one in self.campaigns)
 
 
 @dataclass(frozen=True)
@@ -219,7 +224,8 @@ def share_of_wins(rows: Comparisons, one: int, other: int) -> Interval:
 
 def judgments(scope: Scope) -> QuerySet[Judgment]:
     """What people said in the scope and stands."""
-    found = Judgment.objects.counted().exclude(outcome=Judgment.Outcome.CANNOT_JUDGE)
+    counted = Judgment.objects.counted(imported=scope.imported)
+    found = counted.exclude(outcome=Judgment.Outcome.CANNOT_JUDGE)
     found = found.filter(
         assignment__item__campaign__project=scope.project,
         assignment__item__campaign__simulated=scope.simulated,
@@ -311,7 +317,7 @@ def ratings(
 
     `at_least` turns scores into whether they reach it.
     """
-    found = Rating.objects.counted().filter(
+    found = Rating.objects.counted(imported=scope.imported).filter(
         assignment__item__campaign__project=scope.project,
         assignment__item__campaign__simulated=scope.simulated,
         dimension=dimension,

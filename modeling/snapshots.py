@@ -8,8 +8,10 @@ from pathlib import Path
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Exists, F, Max, Min, OuterRef, Q
 
-from annotation.models import Feedback, Judgment, JudgmentQuerySet
+from annotation.models import ASKED_HERE, Feedback, Judgment, JudgmentQuerySet
+from generation.models import CandidateSet, Split
 from modeling.models import Snapshot
 
 
@@ -21,15 +23,24 @@ def root() -> Path:
     return Path(settings.DATA_DIR) / "snapshots"
 
 
-def take(judgments: JudgmentQuerySet, *, feedback_weight: float | None = None) -> Snapshot:
+def take(
+    judgments: JudgmentQuerySet,
+    *,
+    feedback_weight: float | None = None,
+    imported_weight: float | None = None,
+) -> Snapshot:
     """Write those of `judgments` that count as a dataset; the same ones give the same snapshot.
 
-    With `feedback_weight` what production says goes along, at that weight beside people's answers.
+    With `feedback_weight` what production says goes along, at that weight beside people's answers;
+    with `imported_weight` what was imported, of training pictures alone: held-out figures stay
+    those of people asked here.
     """
     # It brings pyarrow, which is large; the web imports this module and writes no dataset.
     from annotation import datasets
 
-    counted = judgments.counted()
+    counted = judgments.counted(imported=imported_weight is not None)
+    if imported_weight is not None:
+        counted = counted.filter(Q(**ASKED_HERE) | _learnable())
     picked = counted.filter(outcome=Judgment.Outcome.PICKED).count()
     if picked == 0:
         raise SnapshotError(
@@ -45,7 +56,12 @@ def take(judgments: JudgmentQuerySet, *, feedback_weight: float | None = None) -
         implied = None
         if feedback_weight is not None:
             implied = datasets.WeightedFeedback(Feedback.objects.counted(), feedback_weight)
-        written = datasets.write(temporary, chosen, implied=implied)
+        written = datasets.write(
+            temporary,
+            chosen,
+            implied=implied,
+            imported_weight=1.0 if imported_weight is None else imported_weight,
+        )
         directory = root() / written.content_hash
         temporary.chmod(0o755)
         try:
@@ -63,6 +79,21 @@ def take(judgments: JudgmentQuerySet, *, feedback_weight: float | None = None) -
         return snapshot
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _learnable() -> Q:
+    """Imported judgments of training pictures whose candidates are of one size, as pairs must be.
+
+    A model that others asked about may have answered in any size.
+    """
+    sizes = CandidateSet.objects.annotate(
+        narrow=Min("candidates__width"),
+        wide=Max("candidates__width"),
+        low=Min("candidates__height"),
+        high=Max("candidates__height"),
+    )
+    alike = sizes.filter(narrow=F("wide"), low=F("high"), pk=OuterRef("set"))
+    return Q(Exists(alike), set__source__split=Split.TRAIN)
 
 
 def check(snapshot: Snapshot) -> None:

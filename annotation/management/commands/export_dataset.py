@@ -52,7 +52,7 @@ class Command(BaseCommand):
 
 def chosen(campaigns: list[str], *, without_simulated: bool = False) -> JudgmentQuerySet:
     """The current judgments of these campaigns, or of all."""
-    judgments = Judgment.objects.counted()
+    judgments = Judgment.objects.counted(imported=True)
     if campaigns:
         found = [find_campaign(name) for name in campaigns]
         judgments = judgments.filter(assignment__item__campaign__in=found)

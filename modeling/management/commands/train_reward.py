@@ -21,6 +21,12 @@ class Command(console.Command):
             metavar="WEIGHT",
             help="Learn from what became of pictures in production, too, so much as from people.",
         )
+        parser.add_argument(
+            "--imported",
+            type=float,
+            metavar="WEIGHT",
+            help="Learn from imported preferences, too, so much as from people asked here.",
+        )
         parser.add_argument("--parent", help="Start from this reward model (default: the active).")
         parser.add_argument("--resume", metavar="RUN", help="Go on with a run (number or folder).")
         parser.add_argument(
@@ -64,17 +70,22 @@ class Command(console.Command):
         )
 
     def _snapshot(self, given: dict[str, Any]) -> Snapshot:
+        weights = ("feedback", "imported")
         if given["snapshot"]:
-            if given["feedback"] is not None:
-                raise CommandError("A snapshot is as it was taken: leave out --feedback.")
+            for name in weights:
+                if given[name] is not None:
+                    raise CommandError(f"A snapshot is as it was taken: leave out --{name}.")
             return options.find_snapshot(given["snapshot"])
-        if given["feedback"] is not None and not 0 < given["feedback"] <= 10:
-            raise CommandError("--feedback takes a weight above 0, at most 10.")
-        judgments = Judgment.objects.counted()
+        for name in weights:
+            if given[name] is not None and not 0 < given[name] <= 10:
+                raise CommandError(f"--{name} takes a weight above 0, at most 10.")
+        judgments = Judgment.objects.current()
         if given["campaign"]:
             campaign = options.find_campaign(given["campaign"])
             judgments = judgments.filter(assignment__item__campaign=campaign)
-        return snapshots.take(judgments, feedback_weight=given["feedback"])
+        return snapshots.take(
+            judgments, feedback_weight=given["feedback"], imported_weight=given["imported"]
+        )
 
     def _report(self, run: TrainingRun, given: dict[str, Any]) -> None:
         if run.state != JobState.SUCCEEDED:
