@@ -100,7 +100,12 @@ def alpha(counts: Ints, level: Level, scores: Sequence[float] | None = None) -> 
     344, so nominal alpha = (39·32 - 344) / (40·39 - 344) = 904 / 1216 = .743. Ordinal it is .815,
     interval .849.
     """
-    return float(_alphas(coincidences(counts).sum(0), level, scores))
+    return alpha_of(coincidences(counts).sum(0), level, scores)
+
+
+def alpha_of(pairs: Floats, level: Level, scores: Sequence[float] | None = None) -> float:
+    """`alpha` of coincidences (V, V) that were summed over units, batch by batch for example."""
+    return float(_alphas(pairs, level, scores))
 
 
 def _alphas(pairs: Floats, level: Level, scores: Sequence[float] | None = None) -> Floats:

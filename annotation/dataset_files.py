@@ -1,37 +1,37 @@
-"""The files of a dataset directory: their columns, their content hash, and reading them back.
+"""The files of a dataset directory: their columns, and reading and checking them. No database.
 
-The hash is that of the rows, whatever their order, and of the taxonomy; when the dataset was
-written and when people judged plays no part. Nothing here needs a database.
-
-Version 2 added the ties, and to preferences how reliable their annotator is and when they judged;
-datasets of version 1 are read as they are.
+Version 2 added the ties, and to preferences how reliable their annotator is and when they judged.
+Version 3 names sets and turns so that they keep their names from one database to the next, says
+where judgments come from and of what kind they are, and added ratings and the annotators' accuracy.
+Datasets of earlier versions are read as they are.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-from collections.abc import Iterator, Mapping
+import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from annotation.dataset_hash import ContentHash, EarlierHash
 from annotation.errors import DatasetError
 
 SCHEMA = "oneloop-dataset"
-SCHEMA_VERSION = 2
-READ_ROWS = 2000
-# Left out of the hash: the same answers given at another time are the same content.
-UNHASHED = {"judged_at"}
+SCHEMA_VERSION = 3
+READ_ROWS = 20_000
 
 TEXT, WHOLE, REAL = pa.string(), pa.int64(), pa.float64()
 MOMENT = pa.timestamp("us", tz="UTC")
 TABLES: dict[str, pa.Schema] = {
     "sets": pa.schema(
         [
-            ("set", WHOLE),
+            ("set", TEXT),
             ("task", TEXT),
             ("prompt", TEXT),
             ("source", TEXT),
@@ -48,7 +48,7 @@ TABLES: dict[str, pa.Schema] = {
     ),
     "candidates": pa.schema(
         [
-            ("set", WHOLE),
+            ("set", TEXT),
             ("index", WHOLE),
             ("image", TEXT),
             ("policy", TEXT),
@@ -65,8 +65,8 @@ TABLES: dict[str, pa.Schema] = {
     ),
     "judgments": pa.schema(
         [
-            ("assignment", WHOLE),
-            ("set", WHOLE),
+            ("assignment", TEXT),
+            ("set", TEXT),
             ("task", TEXT),
             ("campaign", TEXT),
             ("dimension", TEXT),
@@ -76,7 +76,8 @@ TABLES: dict[str, pa.Schema] = {
             ("worst", WHOLE),
             ("order", pa.list_(WHOLE)),  # as shown, from left to right
             ("annotator", TEXT),
-            ("simulated", pa.bool_()),
+            ("origin", TEXT),  # people, simulated or imported
+            ("kind", TEXT),  # work, or a reviewer's decision
             ("revision", WHOLE),
             ("seconds_spent", REAL),  # on the whole turn
             ("split", TEXT),
@@ -85,7 +86,7 @@ TABLES: dict[str, pa.Schema] = {
     ),
     "preferences": pa.schema(
         [
-            ("set", WHOLE),
+            ("set", TEXT),
             ("task", TEXT),
             ("dimension", TEXT),
             ("prompt", TEXT),
@@ -104,7 +105,7 @@ TABLES: dict[str, pa.Schema] = {
     ),
     "ties": pa.schema(
         [
-            ("set", WHOLE),
+            ("set", TEXT),
             ("task", TEXT),
             ("dimension", TEXT),
             ("prompt", TEXT),
@@ -119,10 +120,40 @@ TABLES: dict[str, pa.Schema] = {
             ("judged_at", MOMENT),
         ]
     ),
+    "ratings": pa.schema(
+        [
+            ("assignment", TEXT),
+            ("set", TEXT),
+            ("candidate", WHOLE),  # its index
+            ("task", TEXT),
+            ("campaign", TEXT),
+            ("dimension", TEXT),  # none: whether it is usable
+            ("wording", WHOLE),
+            ("value", WHOLE),  # usable: 0 or 1; of a dimension: 1 to 5
+            ("order", pa.list_(WHOLE)),
+            ("annotator", TEXT),
+            ("origin", TEXT),
+            ("kind", TEXT),
+            ("revision", WHOLE),
+            ("seconds_spent", REAL),
+            ("split", TEXT),
+            ("judged_at", MOMENT),
+        ]
+    ),
+    # How often each person was right, where the campaign was aggregated.
+    "annotators": pa.schema(
+        [
+            ("annotator", TEXT),
+            ("campaign", TEXT),
+            ("dimension", TEXT),
+            ("n", WHOLE),
+            ("accuracy", REAL),
+            ("attentive", REAL),
+        ]
+    ),
 }
 # Written only where it was asked for: what production implies, beside what people said.
 FEEDBACK = "feedback"
-EXTRA = {FEEDBACK: TABLES["preferences"]}
 PICTURES = {
     FEEDBACK: ("chosen", "rejected", "source", "mask"),
     "sets": ("source", "mask"),
@@ -130,45 +161,39 @@ PICTURES = {
     "preferences": ("chosen", "rejected", "source", "mask"),
     "ties": ("first", "second", "source", "mask"),
 }
+# How pictures lie in the directory: as files, in images-00000.parquet …, in images-00000.tar …
+FILES, PARQUET, WEBDATASET, NO_PICTURES = "files", "parquet", "webdataset", "none"
+PICTURE_ROW = [("sha256", TEXT), ("width", WHOLE), ("height", WHOLE)]
+# What `datasets` takes for a picture.
+PICTURE_CELL = pa.struct([("bytes", pa.binary()), ("path", TEXT)])
 
 
 def tables_of(version: int) -> dict[str, pa.Schema]:
     """The tables of a dataset of that schema version."""
-    if version >= 2:
+    if version >= 3:
         return TABLES
-    preferences = TABLES["preferences"]
-    short = pa.schema([f for f in preferences if f.name not in ("reliability", "judged_at")])
-    return {name: t for name, t in TABLES.items() if name != "ties"} | {"preferences": short}
+    tables = {name: TABLES[name] for name in TABLES if name not in ("ratings", "annotators")}
+    tables = {name: pa.schema([_numbered(f) for f in schema]) for name, schema in tables.items()}
+    tables["judgments"] = _without(tables["judgments"], "kind")
+    if version == 1:
+        del tables["ties"]
+        tables["preferences"] = _without(tables["preferences"], "reliability", "judged_at")
+    return tables
 
 
-# Hashing ----------------------------------------------------------------------------------------
+def _numbered(field: pa.Field) -> pa.Field:
+    """As it was up to version 2: rows were named by their number in the database."""
+    if field.name in ("set", "assignment"):
+        return pa.field(field.name, WHOLE)
+    return pa.field("simulated", pa.bool_()) if field.name == "origin" else field
 
 
-class RowDigest:
-    """A digest of rows that does not depend on their order: the sum of their own digests."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._sum = 0
-
-    def add(self, row: Mapping[str, Any]) -> None:
-        kept = {key: value for key, value in row.items() if key not in UNHASHED}
-        self._sum += int.from_bytes(hashlib.sha256(_canonical(kept)).digest())
-        self.count += 1
-
-    def hex(self) -> str:
-        return f"{self.count}:{self._sum % 2**256:064x}"
+def _without(schema: pa.Schema, *names: str) -> pa.Schema:
+    return pa.schema([field for field in schema if field.name not in names])
 
 
-def _canonical(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def content_hash(
-    sums: Mapping[str, str], taxonomy: Mapping[str, Any], version: int = SCHEMA_VERSION
-) -> str:
-    content = {"version": version, "tables": dict(sums), "taxonomy": taxonomy}
-    return hashlib.sha256(_canonical(content)).hexdigest()
+def schema_of(table: str, version: int = SCHEMA_VERSION) -> pa.Schema | None:
+    return tables_of(version).get("preferences" if table == FEEDBACK else table)
 
 
 # Reading ----------------------------------------------------------------------------------------
@@ -203,67 +228,133 @@ def read_card(directory: Path | str) -> dict[str, Any]:
     return card
 
 
-def rows(directory: Path | str, table: str) -> Iterator[dict[str, Any]]:
+def batches(directory: Path | str, table: str) -> Iterator[pa.RecordBatch]:
     path = Path(directory) / f"{table}.parquet"
+    with _opened(path) as file:
+        known = [schema_of(table, version) for version in range(1, SCHEMA_VERSION + 1)]
+        if not any(schema and file.schema_arrow.equals(schema) for schema in known):
+            raise DatasetError(f"'{path}' has other columns than a dataset of this version.")
+        yield from _read(file, path, READ_ROWS)
+
+
+def rows(directory: Path | str, table: str) -> Iterator[dict[str, Any]]:
+    for batch in batches(directory, table):
+        yield from batch.to_pylist()
+
+
+def _opened(path: Path) -> pq.ParquetFile:
     try:
-        file = pq.ParquetFile(path)
+        return pq.ParquetFile(path)
     except FileNotFoundError:
         raise DatasetError(f"'{path}' is missing. Export the dataset again.") from None
     except (OSError, pa.ArrowException) as error:
         raise DatasetError(f"'{path}' is damaged ({error}). Export the dataset again.") from None
-    with file:
-        known = [tables_of(version).get(table) for version in range(1, SCHEMA_VERSION + 1)]
-        known.append(EXTRA.get(table))
-        if not any(schema and file.schema_arrow.equals(schema) for schema in known):
-            raise DatasetError(f"'{path}' has other columns than a dataset of this version.")
-        try:
-            for batch in file.iter_batches(batch_size=READ_ROWS):
-                yield from batch.to_pylist()
-        except (OSError, pa.ArrowException) as error:
-            raise DatasetError(
-                f"'{path}' is damaged ({error}). Export the dataset again."
-            ) from None
+
+
+def _read(file: pq.ParquetFile, path: Path, size: int) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from file.iter_batches(batch_size=size)
+    except (OSError, pa.ArrowException) as error:
+        raise DatasetError(f"'{path}' is damaged ({error}). Export the dataset again.") from None
+
+
+# Checking ---------------------------------------------------------------------------------------
 
 
 def verify(directory: Path | str) -> dict[str, Any]:
     """Compare rows and pictures with the card, which is returned; raises DatasetError."""
     card = read_card(directory)
     version = card["schema_version"]
-    extra = [name for name in EXTRA if name in card]
-    digests = {name: RowDigest() for name in (*tables_of(version), *extra)}
-    checked: set[str] = set()
-    for name, digest in digests.items():
-        for row in rows(directory, name):
-            digest.add(row)
+    found: ContentHash | EarlierHash = ContentHash() if version >= 3 else EarlierHash()
+    shown: set[str] = set()
+    names = [*tables_of(version), *([FEEDBACK] if FEEDBACK in card else [])]
+    for name in names:
+        for batch in batches(directory, name):
+            found.add(name, batch)
             for column in PICTURES.get(name, ()):
-                if row[column] and row[column] not in checked:
-                    _verify_picture(Path(directory), row[column])
-                    checked.add(row[column])
-    for name, digest in digests.items():
-        if digest.count != card["counts"].get(name):
+                shown.update(filter(None, batch.column(column).unique().to_pylist()))
+    for name in names:
+        count = found.counts().get(name, 0)
+        if count != card["counts"].get(name):
             raise DatasetError(
-                f"'{directory}' has {digest.count} rows in {name}.parquet and its card says "
+                f"'{directory}' has {count} rows in {name}.parquet and its card says "
                 f"{card['counts'].get(name)}. Export the dataset again."
             )
-    sums = {name: digest.hex() for name, digest in digests.items()}
-    if content_hash(sums, card["taxonomy"], version) != card["content_hash"]:
+    if found.hex(card["taxonomy"], version) != card["content_hash"]:
         raise DatasetError(
             f"The rows of '{directory}' are not those its card was written for: the content hash "
             "differs. Export the dataset again."
         )
+    _verify_pictures(Path(directory), card.get("images") or {"form": FILES}, shown)
     return card
 
 
-def _verify_picture(directory: Path, sha256: str) -> None:
-    path = directory / "images" / picture_name(sha256)
+def _verify_pictures(directory: Path, images: dict[str, Any], shown: set[str]) -> None:
+    form, max_side = images["form"], images.get("max_side")
+    if form == NO_PICTURES:
+        return
+    if form == FILES:
+        for sha256 in shown:
+            path = directory / "images" / picture_name(sha256)
+            _verify_picture(str(path), _bytes(path), sha256, max_side)
+        return
+    found = _in_parquet(directory) if form == PARQUET else _in_tars(directory)
+    missing = set(shown)
+    for where, sha256, data in found:
+        _verify_picture(f"{sha256} in {where}", data, sha256, max_side)
+        missing.discard(sha256)
+    if missing:
+        raise DatasetError(
+            f"The picture {min(missing)} is missing from '{directory}'. Copy the dataset again, "
+            "with all its images."
+        )
+
+
+def _bytes(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return path.read_bytes()
     except FileNotFoundError:
         raise DatasetError(
             f"The picture '{path}' is missing. Copy the dataset again, with all its images."
         ) from None
-    if digest != sha256:
-        raise DatasetError(
-            f"The picture '{path}' is not the one its name says. Copy the dataset again."
-        )
+
+
+def _in_parquet(directory: Path) -> Iterator[tuple[str, str, bytes]]:
+    for path in sorted(directory.glob("images-*.parquet")):
+        with _opened(path) as file:
+            for batch in _read(file, path, 16):
+                for row in batch.to_pylist():
+                    yield path.name, row["sha256"], row["image"]["bytes"]
+
+
+def _in_tars(directory: Path) -> Iterator[tuple[str, str, bytes]]:
+    for path in sorted(directory.glob("images-*.tar")):
+        try:
+            with tarfile.open(path) as tar:
+                for member in tar:
+                    file = tar.extractfile(member)
+                    if file is not None and member.name.endswith(".png"):
+                        yield path.name, member.name.removesuffix(".png"), file.read()
+        except (OSError, tarfile.TarError) as error:
+            raise DatasetError(
+                f"'{path}' is damaged ({error}). Export the dataset again."
+            ) from None
+
+
+def _verify_picture(name: str, data: bytes, sha256: str, max_side: int | None) -> None:
+    """A picture that was made smaller keeps its name; that it is one of that size is all to see."""
+    if hashlib.sha256(data).hexdigest() == sha256:
+        return
+    if max_side is not None:
+        from PIL import Image
+
+        try:
+            with Image.open(io.BytesIO(data)) as picture:
+                picture.load()
+                if max(picture.size) <= max_side:
+                    return
+        except (OSError, SyntaxError, ValueError):
+            pass
+    raise DatasetError(
+        f"The picture '{name}' is not the one its name says. Copy the dataset again."
+    )

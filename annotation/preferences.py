@@ -102,6 +102,7 @@ def candidates_of(sets: Iterable[int]) -> Mapping[int, list[Shown]]:
 def of_judgment(judgment: Judgment, shown: list[Shown]) -> Iterator[Preference]:
     if judgment.outcome != Judgment.Outcome.PICKED:
         return
+    shown = _seen(judgment, shown)
     images = {candidate.pk: candidate.image for candidate in shown}
     best, worst = images.get(judgment.best_id or 0), images.get(judgment.worst_id or 0)
     if best is None or worst is None:
@@ -132,11 +133,17 @@ def of_judgment(judgment: Judgment, shown: list[Shown]) -> Iterator[Preference]:
         )
 
 
+def _seen(judgment: Judgment, candidates: list[Shown]) -> list[Shown]:
+    """A comparison may show two of many: nothing was said about the others."""
+    order = judgment.assignment.order
+    return [candidate for candidate in candidates if candidate.index in order]
+
+
 def ties_of(judgment: Judgment, shown: list[Shown]) -> Iterator[Tie]:
     if judgment.outcome != Judgment.Outcome.NO_DIFFERENCE:
         return
     source = judgment.set.source
-    for first, second in combinations(shown, 2):
+    for first, second in combinations(_seen(judgment, shown), 2):
         if first.image == second.image:
             continue
         yield Tie(

@@ -50,18 +50,18 @@ def take(
     root().mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".taking-", dir=root()))
     try:
-        # The ids first: judgments that arrive while it is written belong to the next snapshot.
-        ids = list(counted.order_by("pk").values_list("pk", flat=True))
-        chosen = Judgment.objects.filter(pk__in=ids)
         implied = None
         if feedback_weight is not None:
             implied = datasets.WeightedFeedback(Feedback.objects.counted(), feedback_weight)
-        written = datasets.write(
-            temporary,
-            chosen,
-            implied=implied,
-            imported_weight=1.0 if imported_weight is None else imported_weight,
-        )
+        # Judgments that arrive while it is written belong to the next snapshot.
+        with datasets.one_moment():
+            ids = list(counted.order_by("pk").values_list("pk", flat=True))
+            written = datasets.write(
+                temporary,
+                counted,
+                implied=implied,
+                imported_weight=1.0 if imported_weight is None else imported_weight,
+            )
         directory = root() / written.content_hash
         temporary.chmod(0o755)
         try:

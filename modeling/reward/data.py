@@ -51,6 +51,7 @@ LATER_COLUMNS = ["reliability", "judged_at"]
 TIE_COLUMNS = [c for c in COLUMNS if c not in ("chosen", "rejected", "relation")]
 TIE_COLUMNS += ["first", "second", *LATER_COLUMNS]
 CACHE_BYTES = 2**30
+Texts = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,14 @@ class Snapshot:
     def content_hash(self) -> str:
         return str(self.card.get("content_hash", ""))
 
+    def order(self, before: Texts, number: str, behind: Texts) -> Texts:
+        """How what belongs to a set is sorted: by its pictures before its name, so that the same
+        labels are learnt in the same order on every installation. Up to version 2 sets had numbers,
+        which came first."""
+        if self.card.get("schema_version", 1) > 2:
+            return (*before, *behind, number)
+        return (*before, number, *behind)
+
     def query(self, task: str, dimension: str, prompt: str | None) -> str:
         wording = self.dimensions[dimension]
         return render_query(
@@ -190,7 +199,9 @@ def pairs_of(snapshot: Snapshot, split: str, *, ties: bool = False) -> list[Pair
             groups[(str(row["set"]), low, high)].append({**row, "relation": "tied"})
     pairs = []
     sizes: dict[str, tuple[int, int]] = {}
-    for (group, low, high), rows in sorted(groups.items()):
+    ordered = sorted(groups, key=lambda group: snapshot.order((), group[0], group[1:]))
+    for group, low, high in ordered:
+        rows = groups[group, low, high]
         for image in (low, high):
             sizes.setdefault(image, snapshot.size(image))
         if sizes[low] != sizes[high]:
@@ -202,7 +213,7 @@ def pairs_of(snapshot: Snapshot, split: str, *, ties: bool = False) -> list[Pair
             row = rows[0]
             pairs.append(
                 Pair(
-                    key=f"{group}:{low[:16]}:{high[:16]}",
+                    key=":".join(snapshot.order((), group, (low[:16], high[:16]))),
                     task=row["task"],
                     source=row["source"] or str(row["set"]),
                     first=_shown(row, low),
@@ -271,7 +282,10 @@ def good_pictures(snapshot: Snapshot, split: str) -> list[Good]:
             shown=_shown(row, image),
             size=snapshot.size(image),
         )
-        for (task, dimension, group, image), row in sorted(chosen.items())
+        for task, dimension, group, image in sorted(
+            chosen, key=lambda one: snapshot.order(one[:2], one[2], one[3:])
+        )
+        for row in [chosen[task, dimension, group, image]]
         if (task, dimension, group, image) not in rejected
     ]
 

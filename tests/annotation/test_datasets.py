@@ -1,5 +1,7 @@
 import json
 import os
+import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import datasets as hub
@@ -8,14 +10,16 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from annotation import datasets, judgments
-from annotation.dataset_files import RowDigest, content_hash
+from annotation import datasets, judgments, preferences
+from annotation.dataset_hash import EarlierHash
 from annotation.datasets import DatasetError
 from annotation.judgments import Answer
-from annotation.models import Aggregation, Campaign, Judgment
+from annotation.models import Aggregation, Assignment, Campaign, Judgment, Rating
+from annotation.portable import set_uid, turn_uid
+from annotation.preferences import Preference
 from annotation.pseudonyms import pseudonym
 from generation import images
-from modeling.reward.data import Snapshot
+from modeling.reward.data import Snapshot, pairs_of
 from tests.annotation.factories import claim, make_campaign, make_dimension, submit
 from tests.factories import make_set, make_source, make_task, make_user
 
@@ -55,9 +59,17 @@ def test_it_writes_every_table_the_card_and_the_pictures(written: Path) -> None:
         "judgments": 8,
         "preferences": 35,
         "ties": 6,
+        "ratings": 0,
+        "annotators": 0,
         "images": 11,
     }
-    assert card["taxonomy"]["tasks"] == {"paint": {"name": "Paint", "wording": "image painting"}}
+    task = card["taxonomy"]["tasks"]["paint"]
+    assert (task["name"], task["wording"], task["needs_source"]) == (
+        "Paint",
+        "image painting",
+        True,
+    )
+    assert task["criteria"]["shape"] == {"weight": 1.0, "order": 1, "required": True}
     assert card["taxonomy"]["dimensions"]["text"]["uses_prompt"] is True
     assert card["taxonomy"]["dimensions"]["shape"]["query"].startswith("Is the first image better")
     assert len(list((written / "images").glob("??/*.png"))) == 11
@@ -109,28 +121,50 @@ def test_it_says_how_reliable_annotators_are_once_that_is_known(
         if row["annotator"] == pseudonym(person) and row["dimension"] == judgment.dimension.slug
     }
     assert mine == {0.5}
+    assert list(datasets.rows(again, "annotators")) == [
+        {
+            "annotator": pseudonym(person),
+            "campaign": campaign.name,
+            "dimension": judgment.dimension.slug,
+            "n": 2,
+            "accuracy": 0.6,
+            "attentive": None,
+        }
+    ]
     assert datasets.verify(again)["content_hash"] != datasets.read_card(written)["content_hash"]
 
 
-def test_it_reads_a_dataset_of_the_version_before(written: Path) -> None:
+@pytest.fixture
+def second(tmp_path: Path) -> Path:
+    """A dataset as version 2 wrote it."""
+    return Path(shutil.copytree(Path(__file__).parent / "dataset_v2", tmp_path / "second"))
+
+
+def test_it_reads_a_dataset_of_version_2(second: Path) -> None:
+    assert datasets.verify(second)["schema_version"] == 2
+    snapshot = Snapshot(second)
+    assert (len(snapshot.rows), len(snapshot.ties)) == (5, 6)
+    assert [pair.key.partition(":")[0] for pair in pairs_of(snapshot, "train")] == ["1"] * 5
+    rows = list(datasets.rows(second, "judgments"))
+    assert [row["simulated"] for row in rows] == [False, False]
+
+
+def test_it_reads_a_dataset_of_version_1(second: Path) -> None:
     """Without ties, reliability and times, and with the hash of the rows that it had."""
-    (written / "ties.parquet").unlink()
-    path = written / "preferences.parquet"
-    short = pq.read_table(path).drop_columns(["reliability", "judged_at"])
-    pq.write_table(short, path)
-    card = json.loads((written / "card.json").read_text())
-    sums = {}
+    (second / "ties.parquet").unlink()
+    path = second / "preferences.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["reliability", "judged_at"]), path)
+    card = json.loads((second / "card.json").read_text())
+    earlier = EarlierHash()
     for name in ("sets", "candidates", "judgments", "preferences"):
-        digest = RowDigest()
-        for row in pq.read_table(written / f"{name}.parquet").to_pylist():
-            digest.add(row)
-        sums[name] = digest.hex()
+        for batch in pq.read_table(second / f"{name}.parquet").to_batches():
+            earlier.add(name, batch)
     del card["counts"]["ties"]
-    card |= {"schema_version": 1, "content_hash": content_hash(sums, card["taxonomy"], 1)}
-    (written / "card.json").write_text(json.dumps(card))
-    assert datasets.verify(written)["schema_version"] == 1
-    assert len(Snapshot(written).rows) == 35
-    assert Snapshot(written).ties == []
+    card |= {"schema_version": 1, "content_hash": earlier.hex(card["taxonomy"], 1)}
+    (second / "card.json").write_text(json.dumps(card))
+    assert datasets.verify(second)["schema_version"] == 1
+    assert len(Snapshot(second).rows) == 5
+    assert Snapshot(second).ties == []
 
 
 def test_it_names_no_annotator(campaign: Campaign, written: Path) -> None:
@@ -160,6 +194,111 @@ def test_it_hashes_content_whatever_the_time_and_the_order(written: Path, tmp_pa
     assert again.content_hash == datasets.read_card(written)["content_hash"]
     fewer = datasets.write(tmp_path / "fewer", Judgment.objects.filter(outcome="picked"))
     assert fewer.content_hash != again.content_hash
+
+
+def test_it_hashes_who_answered_together_and_not_who_they_are(
+    campaign: Campaign, written: Path, tmp_path: Path
+) -> None:
+    before = datasets.read_card(written)["content_hash"]
+    salted = datasets.write(tmp_path / "salted", Judgment.objects.current(), salt="pepper")
+    assert salted.content_hash == before
+    names = [
+        {row["annotator"] for row in datasets.rows(directory, "judgments")}
+        for directory in (written, tmp_path / "salted")
+    ]
+    assert (len(names[0]), len(names[1]), names[0] & names[1]) == (2, 2, set())
+    turns = Assignment.objects.order_by("item", "pk")
+    one, other = turns[0], turns[1]
+    assert one.item == other.item
+    # The same answers, but a third person gave one of them.
+    Assignment.objects.filter(pk=one.pk).update(annotator=make_user())
+    assert datasets.write(tmp_path / "third", Judgment.objects.current()).content_hash != before
+    for path in (tmp_path / "salted").rglob("*"):
+        assert path.is_dir() or b"pepper" not in path.read_bytes()
+
+
+def test_it_names_sets_and_turns_for_good(campaign: Campaign, written: Path) -> None:
+    turns = {turn_uid(turn.pk, None): set_uid(turn.set_id, None) for turn in all_turns(campaign)}
+    rows = list(datasets.rows(written, "judgments"))
+    assert {row["assignment"]: row["set"] for row in rows} == turns
+    assert {row["set"] for row in datasets.rows(written, "candidates")} == set(turns.values())
+
+
+def all_turns(campaign: Campaign) -> list[Assignment]:
+    return list(Assignment.objects.filter(item__campaign=campaign))
+
+
+def pairs(directory: Path, table: str, *names: str) -> list[tuple[object, ...]]:
+    rows = datasets.rows(directory, table)
+    return sorted(tuple(row[name] for name in names) for row in rows)
+
+
+def test_its_pairs_are_those_that_judgments_imply(campaign: Campaign, written: Path) -> None:
+    """Made in columns they are the same as one by one."""
+    names = [field.name for field in fields(Preference) if field.name not in ("set", "annotator")]
+    derived = preferences.derive(Judgment.objects.current())
+    expected = sorted(tuple(getattr(one, name) for name in names) for one in derived)
+    assert pairs(written, "preferences", *names) == expected
+
+
+def test_it_says_nothing_about_candidates_that_were_not_shown(
+    campaign: Campaign, tmp_path: Path
+) -> None:
+    """A comparison may show two of a set of four."""
+    judgments = Judgment.objects.filter(dimension__slug="text")[:1]
+    one = judgments[0]
+    Assignment.objects.filter(pk=one.assignment_id).update(order=[2, 0])
+    chosen = Judgment.objects.filter(pk=one.pk)
+    assert datasets.write(tmp_path / "out", chosen).counts["preferences"] == 1
+    assert [pair.relation for pair in preferences.derive(chosen)] == ["direct"]
+
+
+def test_it_says_where_answers_come_from(campaign: Campaign, tmp_path: Path) -> None:
+    Campaign.objects.update(simulated=True)
+    Assignment.objects.filter(pk=all_turns(campaign)[0].pk).update(kind="review")
+    datasets.write(tmp_path / "out", Judgment.objects.current())
+    rows = pq.read_table(tmp_path / "out" / "judgments.parquet").to_pylist()
+    assert {row["origin"] for row in rows} == {"simulated"}
+    assert sorted(row["kind"] for row in rows) == ["review"] * 2 + ["work"] * 6
+    card = datasets.read_card(tmp_path / "out")
+    assert card["taxonomy"]["campaigns"] == {
+        campaign.name: {
+            "purpose": "preference",
+            "origin": "simulated",
+            "overlap": 2,
+            "guideline": "",
+            "tasks": ["paint"],
+            "dimensions": [],
+        }
+    }
+    readme = (tmp_path / "out" / "README.md").read_text()
+    assert "8 of 8 answers come from simulated annotators" in readme
+    assert "2 answers are decisions of reviewers" in readme
+
+
+def test_it_writes_ratings(campaign: Campaign, tmp_path: Path) -> None:
+    turn = all_turns(campaign)[0]
+    text = Judgment.objects.filter(dimension__slug="text")[0]
+    for about, wording, value in ((None, None, 1), (text.dimension, text.wording, 4)):
+        Rating.objects.create(
+            assignment=turn,
+            set=turn.set,
+            candidate=turn.set.candidates.get(index=2),
+            dimension=about,
+            wording=wording,
+            value=value,
+        )
+    out = tmp_path / "out"
+    counts = datasets.write(out, Judgment.objects.none(), ratings=Rating.objects.counted()).counts
+    assert (counts["ratings"], counts["judgments"], counts["sets"]) == (2, 0, 1)
+    datasets.verify(out)
+    rows = list(datasets.rows(out, "ratings"))
+    assert [(row["candidate"], row["dimension"], row["value"]) for row in rows] == [
+        (2, None, 1),
+        (2, "text", 4),
+    ]
+    assert {row["assignment"] for row in rows} == {turn_uid(turn.pk, None)}
+    assert rows[0]["order"] == turn.order
 
 
 def test_it_hashes_the_wording_of_the_questions(written: Path, tmp_path: Path) -> None:

@@ -1,71 +1,134 @@
-import json
-from pathlib import Path
+from datetime import date, datetime
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from annotation import datasets
-from annotation.models import Campaign, Judgment, JudgmentQuerySet
+from annotation.dataset_files import FILES, NO_PICTURES, PARQUET, WEBDATASET
+from annotation.exports import Origin, Selection
+from generation import console
+from generation.models import Split
 
 FORMATS = ("canonical",)
+MIN_SIDE = 8
 
 
-class Command(BaseCommand):
-    help = "Write judgments and everything they refer to as a dataset directory."
+class Command(console.Command):
+    help = (
+        "Write judgments, ratings and all they refer to as a dataset directory. Where it was "
+        "interrupted the same command goes on."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--format", choices=FORMATS, default="canonical")
         parser.add_argument("--out", required=True, metavar="DIR", help="A new or empty directory.")
+        self._add_selection(parser)
         parser.add_argument(
-            "--campaign",
-            action="append",
-            default=[],
-            help="Name or id of a campaign; may be repeated. Default: all.",
+            "--salt",
+            default=datasets.FRESH,
+            metavar="TEXT",
+            help="Gives people the same pseudonyms in every dataset with it. Default: a new one.",
+        )
+        parser.add_argument(
+            "--images", choices=[FILES, NO_PICTURES, PARQUET, WEBDATASET], default=FILES
+        )
+        parser.add_argument(
+            "--max-side", type=int, metavar="PIXELS", help="Make larger pictures smaller."
+        )
+        parser.add_argument("--dry-run", action="store_true", help="Count, and write nothing.")
+        console.add_json(parser, "content hash and counts")
+
+    def _add_selection(self, parser: CommandParser) -> None:
+        for name, says in (
+            ("campaign", "Name or id of a campaign"),
+            ("task", "Slug of a task"),
+            ("dimension", "Slug of a dimension, or “usable” for ratings of that"),
+            ("project", "Slug of a project"),
+        ):
+            parser.add_argument(
+                f"--{name}", action="append", default=[], help=f"{says}; may be repeated."
+            )
+        parser.add_argument("--split", action="append", default=[], choices=Split.values)
+        parser.add_argument("--origin", action="append", default=[], choices=list(Origin))
+        for name, says in (("since", "From"), ("until", "To")):
+            parser.add_argument(
+                f"--{name}", type=_when, metavar="DATE", help=f"{says} this day or moment (ISO)."
+            )
+        parser.add_argument(
+            "--min-agreement",
+            type=float,
+            metavar="SHARE",
+            help="Of the people asked the same, this share named the same best.",
         )
         parser.add_argument(
             "--exclude-simulated",
             action="store_true",
             help="Leave out what simulated annotators said.",
         )
-        parser.add_argument("--dry-run", action="store_true", help="Count, and write nothing.")
-        parser.add_argument("--json", metavar="FILE", help="Write the counts to FILE.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        judgments = chosen(options["campaign"], without_simulated=options["exclude_simulated"])
-        count = judgments.count()
-        if not count:
-            raise CommandError("There is no judgment to export. Label some sets first.")
-        if options["dry_run"]:
-            self.stdout.write(f"{count} judgments would be written to {options['out']}.")
-            return
-        self.stderr.write(f"Writing {count} judgments …")
         try:
-            written = datasets.write(options["out"], judgments)
+            self._export(options)
         except datasets.DatasetError as error:
             raise CommandError(str(error)) from error
+
+    def _export(self, options: dict[str, Any]) -> None:
+        chosen = selection(options)
+        judgments, ratings = chosen.judgments(), chosen.ratings()
+        if options["max_side"] is not None and options["max_side"] < MIN_SIDE:
+            raise CommandError(f"--max-side takes at least {MIN_SIDE} pixels.")
+        if not (judgments.exists() or ratings.exists()):
+            raise CommandError("There is no judgment to export. Label some sets first.")
+        if options["dry_run"]:
+            count = judgments.count() + ratings.count()
+            self.stdout.write(f"{count} judgments and ratings would be written.")
+            return
+        with console.Meter("answers") as meter:
+            written = datasets.write(
+                options["out"],
+                judgments,
+                ratings=ratings,
+                salt=options["salt"],
+                pictures=datasets.Pictures(options["images"], options["max_side"]),
+                resumable=True,
+                progress=lambda count: meter(meter.done + count),
+            )
+        self._say(written, options)
+
+    def _say(self, written: datasets.Written, options: dict[str, Any]) -> None:
+        if written.began_anew:
+            self.stderr.write(
+                "What an earlier attempt had written has changed since, so it began anew."
+            )
+        elif written.resumed:
+            self.stderr.write(f"{written.resumed} were there from an earlier attempt.")
         figures = {"content_hash": written.content_hash, "counts": written.counts}
-        if options["json"]:
-            Path(options["json"]).write_text(json.dumps(figures, indent=1) + "\n")
+        self.write_json(options["json"], figures)
         counts = ", ".join(f"{number} {name}" for name, number in written.counts.items())
         self.stdout.write(f"Wrote {counts} to {options['out']} ({written.content_hash}).")
 
 
-def chosen(campaigns: list[str], *, without_simulated: bool = False) -> JudgmentQuerySet:
-    """The current judgments of these campaigns, or of all."""
-    judgments = Judgment.objects.counted(imported=True)
-    if campaigns:
-        found = [find_campaign(name) for name in campaigns]
-        judgments = judgments.filter(assignment__item__campaign__in=found)
-    if without_simulated:
-        judgments = judgments.filter(assignment__item__campaign__simulated=False)
-    return judgments
+def selection(options: dict[str, Any]) -> Selection:
+    origins = options["origin"]
+    if options["exclude_simulated"]:
+        if origins:
+            raise CommandError("Say --origin or --exclude-simulated, not both.")
+        origins = [one for one in Origin if one != Origin.SIMULATED]
+    return Selection(
+        campaigns=options["campaign"],
+        tasks=options["task"],
+        dimensions=options["dimension"],
+        splits=options["split"],
+        since=options["since"],
+        until=options["until"],
+        min_agreement=options["min_agreement"],
+        origins=origins,
+        projects=options["project"],
+    )
 
 
-def find_campaign(name: str) -> Campaign:
-    campaign = Campaign.objects.filter(name=name).first()
-    if campaign is None and name.isdecimal():
-        campaign = Campaign.objects.filter(pk=int(name)).first()
-    if campaign is None:
-        names = ", ".join(f"“{c}”" for c in Campaign.objects.all()[:8]) or "none yet"
-        raise CommandError(f"There is no campaign “{name}”. There are: {names}.")
-    return campaign
+def _when(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        return datetime.fromisoformat(text)
