@@ -335,3 +335,10 @@ def tasks_with_sets(projects: QuerySet[Project], also: Sequence[int] = ()) -> Qu
     return Task.objects.annotate(ready_sets=Count("sources__sets", filter=ready)).filter(
         Q(active=True) | Q(ready_sets__gt=0) | Q(pk__in=also)
     )
+
+
+def who_may_judge(projects: QuerySet[Project]) -> QuerySet[User]:
+    roles = [Role.ANNOTATOR, Role.REVIEWER, Role.MANAGER, Role.ADMIN]
+    return User.objects.filter(
+        memberships__project__in=projects, memberships__role__in=roles, is_active=True
+    ).order_by("username")

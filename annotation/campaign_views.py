@@ -17,7 +17,7 @@ from django.utils.translation import ngettext
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from annotation import contents, counts, guides, practice, progress, views
-from annotation.campaign_forms import CampaignForm
+from annotation.campaign_forms import CampaignForm, who_may_judge
 from annotation.campaign_head import head
 from annotation.campaigns import admits, askable, change_state, tasks_of
 from annotation.contents_forms import ContentsForm
@@ -73,13 +73,6 @@ def _managed(request: HttpRequest) -> QuerySet[Project]:
     return projects_of(user_of(request), Role.MANAGER)
 
 
-def _people(projects: QuerySet[Project]) -> QuerySet[User]:
-    roles = [Role.ANNOTATOR, Role.REVIEWER, Role.MANAGER, Role.ADMIN]
-    return User.objects.filter(
-        memberships__project__in=projects, memberships__role__in=roles, is_active=True
-    ).order_by("username")
-
-
 @require_http_methods(["GET", "POST"])
 @needs(Role.MANAGER)
 def new_campaign(request: HttpRequest) -> HttpResponseBase:
@@ -88,7 +81,7 @@ def new_campaign(request: HttpRequest) -> HttpResponseBase:
     purpose = (data or request.GET).get("purpose", "")
     purpose = purpose if purpose in Purpose.values else Purpose.PREFERENCE.value
     form = CampaignForm(
-        data, projects=projects, people=_people(projects), instance=Campaign(purpose=purpose)
+        data, projects=projects, people=who_may_judge(projects), instance=Campaign(purpose=purpose)
     )
     about = ContentsForm(data, purpose=purpose, projects=projects)
     counted = None
@@ -143,7 +136,7 @@ def edit(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
     shown = Campaign.objects.get(pk=campaign_id)
     projects = _managed(request)
     own = projects.filter(campaigns=found)
-    people = (_people(own) | User.objects.filter(pk__in=found.members.all())).distinct()
+    people = (who_may_judge(own) | User.objects.filter(pk__in=found.members.all())).distinct()
     form = CampaignForm(request.POST or None, projects=projects, people=people, instance=found)
     if request.method == "POST" and form.is_valid():
         with transaction.atomic():

@@ -1,9 +1,9 @@
 from django.urls import URLPattern, URLResolver, include, path
 
 from annotation import (
+    api_urls,
     campaign_views,
     contents_views,
-    feedback_api,
     member_views,
     practice_views,
     quality_views,
@@ -14,7 +14,7 @@ from annotation import (
 app_name = "annotation"
 
 urlpatterns: list[URLPattern | URLResolver] = [
-    path("api/v1/", include(feedback_api.urlpatterns)),
+    path("api/v1/", include(api_urls.urlpatterns)),
     path("label/", views.label, name="label"),
     path("label/campaign/<int:campaign_id>/", views.next_turn, name="next"),
     path("label/campaign/<int:campaign_id>/ahead/", views.ahead, name="ahead"),

@@ -40,6 +40,7 @@ INSTALLED_APPS = [
     "django_celery_beat",
     "django_htmx",
     "rest_framework",
+    "drf_spectacular",
 ]
 
 MIDDLEWARE = [
@@ -231,6 +232,25 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "generation.asking.FirstLook",
+    "DEFAULT_THROTTLE_CLASSES": ["generation.asking.Often"],
+    "EXCEPTION_HANDLER": "generation.problems.handler",
+    "DEFAULT_METADATA_CLASS": None,
+    "DEFAULT_SCHEMA_CLASS": "config.schema.Schema",
+    "URL_FORMAT_OVERRIDE": None,
+}
+# Of one person, in each process of the server; above it the API answers 429.
+API_REQUESTS_PER_MINUTE = env.integer("API_REQUESTS_PER_MINUTE", 600)
+SPECTACULAR_SETTINGS: dict[str, Any] = {
+    "TITLE": "OneLoop",
+    "VERSION": "1",
+    "OAS_VERSION": "3.1.0",
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+    "COMPONENT_SPLIT_REQUEST": True,
+    "PREPROCESSING_HOOKS": ["config.schema.of_the_api"],
+    # Choices stay where they are used: many fields are called “state”.
+    "POSTPROCESSING_HOOKS": ["config.schema.finished"],
+    "SERVE_INCLUDE_SCHEMA": False,
 }
 
 # Words, time, logs ------------------------------------------------------------------------------

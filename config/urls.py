@@ -5,7 +5,7 @@ from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import include, path
 from django.utils.translation import gettext_lazy as _
 
-from config import sign_in, views
+from config import api_views, sign_in, views
 
 admin.site.site_header = "OneLoop"
 admin.site.site_title = "OneLoop"
@@ -26,7 +26,8 @@ oidc = [
     path("oidc/inactive/", sign_in.inactive, name="account_inactive"),
 ]
 
-handler500 = views.failed
+handler400, handler403 = views.unreadable, views.refused
+handler404, handler500 = views.missing, views.failed
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -36,6 +37,8 @@ urlpatterns = [
     path("login/", LoginView.as_view(redirect_authenticated_user=True), name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),
     path("language/", views.language, name="language"),
+    path("api/v1/schema/", api_views.description, name="api_schema"),
+    path("api/v1/docs/", api_views.docs, name="api_docs"),
     path("admin/", admin.site.urls),
     *oidc,
     path("", include("generation.urls")),

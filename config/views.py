@@ -12,12 +12,13 @@ from django.template.loader import render_to_string
 from django.templatetags.static import static
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
-from django.views.defaults import server_error
+from django.views.defaults import bad_request, page_not_found, permission_denied, server_error
 from django.views.i18n import set_language
 from kombu.connection import Connection
 from kombu.exceptions import KombuError
 
 from config import home as start
+from generation import problems
 from generation.access import looks_on
 from modeling.pages import step_cards
 
@@ -64,11 +65,35 @@ def failed(request: HttpRequest) -> HttpResponse:
     A database that restarts, or whose connections are all in use, answers again in a moment, and
     programs may send the same request once more.
     """
+    program = problems.concerns(request)
     if not isinstance(sys.exception(), OperationalError | InterfaceError):
-        return server_error(request)
-    response = HttpResponse(render_to_string("503.html"), status=503)
+        said = "Something broke here. It was written down; try again later."
+        return problems.answer(500, "error", said) if program else server_error(request)
+    if program:
+        said = "The database does not answer. Send the same request once more."
+        response: HttpResponse = problems.answer(503, "unavailable", said)
+    else:
+        response = HttpResponse(render_to_string("503.html"), status=503)
     response.headers["Retry-After"] = "5"
     return response
+
+
+def missing(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if problems.concerns(request):
+        return problems.answer(404, "not_found", "There is no such address in the API.")
+    return page_not_found(request, exception)
+
+
+def refused(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if problems.concerns(request):
+        return problems.answer(403, "permission_denied", "This is not allowed.")
+    return permission_denied(request, exception)
+
+
+def unreadable(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if problems.concerns(request):
+        return problems.answer(400, "parse_error", "This request cannot be understood.")
+    return bad_request(request, exception)
 
 
 def _database() -> str:

@@ -11,9 +11,9 @@ from typing import Any
 from django.contrib.auth.models import User
 from django.core.files.uploadedfile import UploadedFile
 from django.utils.translation import gettext as _
+from drf_spectacular.utils import OpenApiParameter, extend_schema_field
 from PIL import Image as Pillow
 from rest_framework import serializers
-from rest_framework.exceptions import APIException
 from rest_framework.parsers import FormParser, JSONParser, MultiPartParser
 from rest_framework.request import Request
 from rest_framework.throttling import UserRateThrottle
@@ -21,15 +21,12 @@ from rest_framework.throttling import UserRateThrottle
 from generation import images
 from generation.access import projects_of, require, require_anywhere
 from generation.models import Project, Role, Task
+from generation.problems import BadParameters, Unfit, flat
+
+__all__ = ["Unfit"]
 
 PARSERS = [JSONParser, MultiPartParser, FormParser]
 LONGEST_WAIT = 20.0  # a request holds one of the server's few threads
-
-
-class Unfit(APIException):
-    """Understood, but it cannot be done; the detail says what to do."""
-
-    status_code = 422
 
 
 class Serving(UserRateThrottle):
@@ -39,6 +36,9 @@ class Serving(UserRateThrottle):
     rate = "240/min"
 
 
+@extend_schema_field(
+    {"type": "string", "contentEncoding": "base64", "description": "Or, in a form, a file."}
+)
 class PictureField(serializers.Field):
     """An uploaded file, or base64 in JSON (as it is, or as a data: address)."""
 
@@ -70,15 +70,15 @@ def _bytes(data: Any) -> bytes:
 
 
 def read(kind: type[serializers.Serializer[Any]], request: Request) -> dict[str, Any]:
-    """What was sent, checked; Unfit names the first field that is wrong."""
+    """What was sent, checked; Unfit names the fields that are wrong."""
     form = kind(data=request.data)
     if form.is_valid():
         found: dict[str, Any] = form.validated_data
         return found
-    field, said = next(iter(form.errors.items()))
-    while isinstance(said, dict | list):
-        said = next(iter(said.values() if isinstance(said, dict) else said))
-    raise Unfit(str(said) if field == "non_field_errors" else f"{field}: {said}")
+    errors = dict(flat(form.errors))
+    field, said = next(iter(errors.items()))
+    detail = said[0] if field == "non_field_errors" else f"{field}: {said[0]}"
+    raise Unfit(detail, errors=errors)
 
 
 def user_of(request: Request) -> User:
@@ -116,5 +116,23 @@ def wait_seconds(request: Request) -> float:
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds <= LONGEST_WAIT:
-        raise Unfit(_("wait: give 0 to %(most)d seconds.") % {"most": LONGEST_WAIT})
+        said = _("give 0 to %(most)d seconds.") % {"most": LONGEST_WAIT}
+        raise BadParameters({"wait": [said]})
     return seconds
+
+
+def takes(*names: str) -> Callable[[Any], Any]:
+    """Which parameters of the address a view knows; see `asking.FirstLook`."""
+
+    def mark(view: Any) -> Any:
+        view.cls.takes = names
+        return view
+
+    return mark
+
+
+WAIT = OpenApiParameter(
+    "wait",
+    type={"type": "number", "minimum": 0, "maximum": LONGEST_WAIT, "default": 0},
+    description="Seconds to wait for the result.",
+)

@@ -2,28 +2,47 @@
 
 from __future__ import annotations
 
-from django.contrib.auth.models import User
+from typing import Any
+
 from django.http import Http404, HttpResponse
 from django.urls import URLPattern, path, re_path
-from rest_framework.decorators import api_view, permission_classes
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.decorators import api_view, permission_classes, renderer_classes
 from rest_framework.permissions import IsAuthenticated
+from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from generation import images, pictures
+from generation import api, images, pictures
 from generation.access import roles_of
 from generation.authentication import needs_scope
-from generation.models import Scope, Token
+from generation.models import Role, Scope, Token
 
 
+class TokenOut(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    expires = serializers.DateTimeField()
+
+
+class MeOut(serializers.Serializer[Any]):
+    username = serializers.CharField()
+    name = serializers.CharField(allow_blank=True)
+    email = serializers.CharField(allow_blank=True)
+    roles = serializers.DictField(child=serializers.ChoiceField(choices=Role.choices))
+    scopes = serializers.ListField(child=serializers.ChoiceField(choices=Scope.choices))
+    token = TokenOut(allow_null=True)
+
+
+@extend_schema(operation_id="me", responses=MeOut)
 @api_view(["GET"])
 def me(request: Request) -> Response:
-    """The person, their roles by project, and what the token they came with may do.
+    """Who is asking: the person, their roles by project, and what their token may do.
 
     A browser's session may do whatever the person may.
     """
-    user = request.user
-    assert isinstance(user, User)  # IsAuthenticated
+    user = api.user_of(request)
     token = request.auth if isinstance(request.auth, Token) else None
     return Response(
         {
@@ -37,13 +56,23 @@ def me(request: Request) -> Response:
     )
 
 
+class Png(BaseRenderer):
+    media_type = "image/png"
+    format = "png"
+    render_style = "binary"
+
+    def render(self, data: Any, *args: Any, **kwargs: Any) -> bytes:
+        """Of errors alone: a picture comes as it is."""
+        return JSONRenderer().render(data)
+
+
+@extend_schema(operation_id="images", responses={(200, "image/png"): OpenApiTypes.BINARY})
 @api_view(["GET"])
+@renderer_classes([Png, JSONRenderer])
 @permission_classes([IsAuthenticated, needs_scope(Scope.READ) | needs_scope(Scope.SERVE)])
 def image(request: Request, sha256: str) -> HttpResponse:
     """A picture's PNG, for members of a project that uses it."""
-    user = request.user
-    assert isinstance(user, User)  # IsAuthenticated
-    row = pictures.get_for_user(user, sha256)
+    row = pictures.get_for_user(api.user_of(request), sha256)
     try:
         data = images.read_bytes(row)
     except images.ImageError as error:

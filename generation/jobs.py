@@ -2,7 +2,7 @@
 
 from celery import shared_task
 
-from generation import candidates, webhooks
+from generation import candidates, idempotency, webhooks
 from generation.models import GenerationRun
 from generation.webhook_rows import Delivery
 
@@ -35,3 +35,4 @@ def ring_deliveries() -> None:
     for pk in Delivery.objects.due().values_list("pk", flat=True):
         deliver.delay(pk)
     webhooks.forget_old()
+    idempotency.forget_old()

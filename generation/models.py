@@ -454,6 +454,7 @@ class Candidate(models.Model):
 
 
 # Django finds an app's models here; these have a module of their own.
+from generation.idempotency_rows import IdempotencyKey  # noqa: E402
 from generation.installation import Installation  # noqa: E402
 from generation.people import AuditEntry, Scope, Token, Verb  # noqa: E402
 from generation.webhook_rows import Delivery, Endpoint  # noqa: E402
@@ -463,6 +464,7 @@ __all__ = [
     "AuditEntry",
     "Delivery",
     "Endpoint",
+    "IdempotencyKey",
     "Installation",
     "Scope",
     "Token",

@@ -94,6 +94,7 @@ class Verb(models.TextChoices):
     ROLE_CHANGED = "changed a role", _("changed a role")
     MEMBER_REMOVED = "removed a member", _("removed a member")
     SOURCE_ADDED = "added a source", _("added a source")
+    SETS_ORDERED = "ordered candidate sets", _("ordered candidate sets")
     REVIEWED = "reviewed the installation", _("reviewed the installation")
     WITHDRAWN = "withdrew", _("withdrew")
     WITHDRAWAL_LIFTED = "lifted a withdrawal", _("lifted a withdrawal")

@@ -1,6 +1,6 @@
 from django.urls import URLPattern, URLResolver, include, path, re_path
 
-from generation import api_views, audit_views, people_views, views, webhook_views
+from generation import api_urls, audit_views, people_views, views, webhook_views
 
 app_name = "generation"
 
@@ -28,5 +28,5 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("webhooks/<int:pk>/", webhook_views.webhook_page, name="webhook"),
     path("webhooks/<int:pk>/change/", webhook_views.webhook_change, name="webhook_change"),
     path("webhooks/deliveries/<int:pk>/again/", webhook_views.webhook_again, name="webhook_again"),
-    path("api/v1/", include(api_views.urlpatterns)),
+    path("api/v1/", include(api_urls.urlpatterns)),
 ]

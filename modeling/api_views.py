@@ -13,6 +13,7 @@ from django.http import Http404
 from django.shortcuts import get_object_or_404
 from django.urls import URLPattern, path
 from django.utils.translation import gettext as _
+from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.decorators import (
     api_view,
@@ -26,7 +27,8 @@ from rest_framework.response import Response
 
 from generation import api, images, sources
 from generation.access import require, require_anywhere
-from generation.api import PARSERS, PictureField, Serving, Unfit
+from generation.api import PARSERS, WAIT, PictureField, Serving, Unfit, takes
+from generation.api_fields import Number, Order, Slug, Text
 from generation.authentication import needs_scope
 from generation.models import Candidate, Role, Scope, Source
 from generation.ownership import JobState
@@ -36,20 +38,50 @@ from modeling.models import Ranking, RewardModel
 SERVE: list[type[BasePermission]] = [IsAuthenticated, needs_scope(Scope.SERVE)]
 
 
-class RerankOrder(serializers.Serializer[Any]):
-    source = serializers.IntegerField(required=False)  # type: ignore[assignment]
-    project = serializers.SlugField(default="")
-    task = serializers.SlugField(default="")
-    prompt = serializers.CharField(default="", allow_blank=True, trim_whitespace=False)
+class RerankOrder(Order):
+    source = Number(required=False)  # type: ignore[assignment]
+    project = Slug(default="")
+    task = Slug(default="")
+    prompt = Text(default="", allow_blank=True)
     image = PictureField(required=False)
     mask = PictureField(images.decode_mask, required=False)
     images = serializers.ListField(child=PictureField(), default=list, max_length=rankings.MOST)
-    candidates = serializers.ListField(
-        child=serializers.IntegerField(), default=list, max_length=rankings.MOST
+    candidates = serializers.ListField(child=Number(), default=list, max_length=rankings.MOST)
+    reward = Text(default="", max_length=120)
+
+
+class RankedOut(serializers.Serializer[Any]):
+    rank = serializers.IntegerField()
+    index = serializers.IntegerField(help_text="Of the pictures, as they were given.")
+    candidate = serializers.IntegerField(allow_null=True)
+    image = serializers.CharField(help_text="sha256 of the picture.")
+    score = serializers.FloatField()
+    margins = serializers.DictField(
+        child=serializers.FloatField(), help_text="Mean log-odds to be better, by dimension."
     )
-    reward = serializers.CharField(default="")
+    flipped = serializers.DictField(
+        child=serializers.FloatField(),
+        help_text="Share of its comparisons that come out otherwise with the sides swapped.",
+    )
 
 
+class RankingOut(serializers.Serializer[Any]):
+    id = serializers.IntegerField()
+    url = serializers.CharField()
+    state = serializers.ChoiceField(choices=JobState.choices)
+    error = serializers.CharField(allow_null=True)
+    task = serializers.CharField()
+    reward_model = serializers.CharField()
+    ranking = RankedOut(many=True, allow_null=True)
+
+
+@takes("wait")
+@extend_schema(
+    operation_id="rerank_create",
+    parameters=[WAIT],
+    request=RerankOrder,
+    responses={200: RankingOut, 202: RankingOut},
+)
 @api_view(["POST"])
 @parser_classes(PARSERS)
 @permission_classes(SERVE)
@@ -130,6 +162,8 @@ def reward_named(name: str) -> RewardModel:
     return model
 
 
+@takes("wait")
+@extend_schema(operation_id="rerank_retrieve", parameters=[WAIT], responses=RankingOut)
 @api_view(["GET"])
 @permission_classes(SERVE)
 def ranking(request: Request, pk: int) -> Response:

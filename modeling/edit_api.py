@@ -6,6 +6,7 @@ from typing import Any
 
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
+from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.decorators import (
     api_view,
@@ -18,8 +19,10 @@ from rest_framework.response import Response
 
 from generation import api, candidates, images
 from generation.access import require, require_anywhere
-from generation.api import PARSERS, PictureField, Serving, Unfit
+from generation.api import PARSERS, WAIT, PictureField, Serving, Unfit, takes
+from generation.api_fields import Number, Order, Real, Slug, Switch, Text, Whole
 from generation.models import Role, Source
+from generation.ownership import JobState
 from modeling import edits
 from modeling.api_views import SERVE, reward_named
 from modeling.models import Edit
@@ -27,31 +30,73 @@ from modeling.models import Edit
 
 def _number(name: str) -> Any:
     low, high = edits.SAMPLING[name]
-    return serializers.FloatField(min_value=low, max_value=high, required=False)
+    return Real(min_value=low, max_value=high, required=False)
 
 
-class EditOrder(serializers.Serializer[Any]):
-    project = serializers.SlugField(default="")
-    source = serializers.IntegerField(required=False)  # type: ignore[assignment]
-    task = serializers.SlugField(default="")
-    prompt = serializers.CharField(default="", allow_blank=True, trim_whitespace=False)
+class EditOrder(Order):
+    project = Slug(default="")
+    source = Number(required=False)  # type: ignore[assignment]
+    task = Slug(default="")
+    prompt = Text(default="", allow_blank=True)
     image = PictureField(required=False)
     mask = PictureField(images.decode_mask, required=False)
-    policy = serializers.CharField(default=edits.ACTIVE)
-    n = serializers.IntegerField(default=4, min_value=1, max_value=edits.MOST)
-    best_of = serializers.IntegerField(required=False, min_value=edits.FEWEST, max_value=edits.MOST)
-    reward = serializers.CharField(default="")
-    rank = serializers.BooleanField(default=False)
-    seed = serializers.IntegerField(
-        required=False, min_value=0, max_value=candidates.LARGEST_SEED - 1
-    )
-    num_inference_steps = serializers.IntegerField(required=False, min_value=1, max_value=200)
+    policy = Text(default=edits.ACTIVE, max_length=120)
+    n = Whole(default=4, min_value=1, max_value=edits.MOST)
+    best_of = Whole(required=False, min_value=edits.FEWEST, max_value=edits.MOST)
+    reward = Text(default="", max_length=120)
+    rank = Switch(default=False)
+    seed = Whole(required=False, min_value=0, max_value=candidates.LARGEST_SEED - 1)
+    num_inference_steps = Whole(required=False, min_value=1, max_value=200)
     strength = _number("strength")
     guidance_scale = _number("guidance_scale")
     true_cfg_scale = _number("true_cfg_scale")
-    negative_prompt = serializers.CharField(required=False, allow_blank=True, max_length=2000)
+    negative_prompt = Text(required=False, allow_blank=True, max_length=2000)
 
 
+class MadeOut(serializers.Serializer[Any]):
+    candidate = serializers.IntegerField()
+    image = serializers.CharField(help_text="sha256 of the picture.")
+    url = serializers.CharField()
+    rank = serializers.IntegerField(allow_null=True)
+    score = serializers.FloatField(allow_null=True)
+    margins = serializers.DictField(child=serializers.FloatField(), allow_null=True)
+    seed = serializers.IntegerField(allow_null=True)
+    num_inference_steps = serializers.IntegerField(allow_null=True)
+    strength = serializers.FloatField(allow_null=True)
+    guidance_scale = serializers.FloatField(allow_null=True)
+    true_cfg_scale = serializers.FloatField(allow_null=True)
+    negative_prompt = serializers.CharField(allow_blank=True)
+    width = serializers.IntegerField()
+    height = serializers.IntegerField()
+
+
+class HowFarOut(serializers.Serializer[Any]):
+    made = serializers.IntegerField()
+    of = serializers.IntegerField()
+
+
+class EditOut(serializers.Serializer[Any]):
+    id = serializers.IntegerField()
+    url = serializers.CharField()
+    state = serializers.ChoiceField(choices=JobState.choices)
+    error = serializers.CharField(allow_null=True)
+    progress = HowFarOut()
+    source = serializers.IntegerField()  # type: ignore[assignment]
+    task = serializers.CharField()
+    prompt = serializers.CharField(allow_blank=True)
+    policy = serializers.CharField()
+    seed = serializers.IntegerField()
+    reward_model = serializers.CharField(allow_null=True)
+    images = MadeOut(many=True)
+
+
+@takes("wait")
+@extend_schema(
+    operation_id="edits_create",
+    parameters=[WAIT],
+    request=EditOrder,
+    responses={200: EditOut, 202: EditOut},
+)
 @api_view(["POST"])
 @parser_classes(PARSERS)
 @permission_classes(SERVE)
@@ -117,6 +162,8 @@ def of_source(source: Source, *, mask: Any = None, prompt: str = "") -> dict[str
     }
 
 
+@takes("wait")
+@extend_schema(operation_id="edits_retrieve", parameters=[WAIT], responses=EditOut)
 @api_view(["GET"])
 @permission_classes(SERVE)
 def edit_state(request: Request, pk: int) -> Response:

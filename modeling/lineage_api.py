@@ -7,16 +7,20 @@ from typing import Any
 from django.http import Http404
 from django.shortcuts import get_object_or_404
 from django.urls import URLPattern, path
-from rest_framework.decorators import api_view
-from rest_framework.pagination import CursorPagination
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import serializers
+from rest_framework.decorators import api_view, permission_classes
+from rest_framework.permissions import BasePermission, IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from annotation.models import Judgment
 from annotation.pseudonyms import pseudonym
 from generation import api
-from generation.access import projects_of, require, require_anywhere
-from generation.models import Policy, Role, Source
+from generation.access import require, require_anywhere
+from generation.authentication import needs_scope
+from generation.endpoints import Listing
+from generation.models import Policy, Role, Scope, Source
 from modeling import lineage
 from modeling.lineage import POLICY, REWARD, SNAPSHOT, Graph, Key
 from modeling.models import RewardModel, Snapshot
@@ -26,9 +30,65 @@ MODELS: dict[str, tuple[str, Any]] = {
     "reward-models": (REWARD, RewardModel),
     "snapshots": (SNAPSHOT, Snapshot),
 }
+READ: list[type[BasePermission]] = [IsAuthenticated, needs_scope(Scope.READ)]
+KIND = OpenApiParameter("kind", str, "path", enum=list(MODELS))
 
 
+class NodeOut(serializers.Serializer[Any]):
+    id = serializers.CharField(help_text="Kind and number, for example policy/7.")
+    kind = serializers.CharField()
+    name = serializers.CharField()
+    made = serializers.CharField(help_text="A date.")
+    tainted_by = serializers.ListField(
+        child=serializers.CharField(), help_text="Withdrawals that it learnt from."
+    )
+
+
+class EdgeOut(serializers.Serializer[Any]):
+    to = serializers.CharField()
+    how = serializers.CharField()
+
+    def get_fields(self) -> dict[str, Any]:
+        # A word of Python's.
+        return {"from": serializers.CharField(), **super().get_fields()}
+
+
+class GraphOut(serializers.Serializer[Any]):
+    nodes = NodeOut(many=True)
+    edges = EdgeOut(many=True)
+
+
+class ModelOut(GraphOut):
+    model = serializers.CharField()
+    ancestors = serializers.IntegerField()
+    descendants = serializers.IntegerField()
+
+
+class LearntOut(GraphOut):
+    direct = serializers.ListField(child=serializers.CharField())
+
+
+class SourceLearntOut(LearntOut):
+    source = serializers.IntegerField()  # type: ignore[assignment]
+
+
+class JudgedOut(serializers.Serializer[Any]):
+    judgment = serializers.IntegerField()
+    annotator = serializers.CharField(help_text="A pseudonym.")
+    source = serializers.IntegerField()  # type: ignore[assignment]
+    set = serializers.IntegerField()
+    dimension = serializers.CharField()
+    outcome = serializers.CharField()
+    judged_at = serializers.DateTimeField()
+
+
+class JudgmentLearntOut(LearntOut, JudgedOut):
+    pass
+
+
+@extend_schema(operation_id="lineage", parameters=[KIND], responses=ModelOut)
 @api_view(["GET"])
+@permission_classes(READ)
 def of_model(request: Request, kind: str, pk: int) -> Response:
     """What a policy, a reward model or a snapshot comes from (`ancestors`) and went into."""
     require_anywhere(api.user_of(request), Role.VIEWER)
@@ -44,7 +104,9 @@ def of_model(request: Request, kind: str, pk: int) -> Response:
     )
 
 
+@extend_schema(operation_id="lineage_source", responses=SourceLearntOut)
 @api_view(["GET"])
+@permission_classes(READ)
 def of_source(request: Request, pk: int) -> Response:
     """Which models learnt from a source: `direct` from its labels or pictures, or by descent."""
     source = get_object_or_404(Source, pk=pk)
@@ -52,7 +114,9 @@ def of_source(request: Request, pk: int) -> Response:
     return Response({"source": source.pk} | _reached(lineage.learnt_from(source=source)))
 
 
+@extend_schema(operation_id="lineage_judgment", responses=JudgmentLearntOut)
 @api_view(["GET"])
+@permission_classes(READ)
 def of_judgment(request: Request, pk: int) -> Response:
     """Which models learnt from a judgment."""
     judgment = get_object_or_404(Judgment.objects.select_related("set__source"), pk=pk)
@@ -92,23 +156,22 @@ def _name(key: Key) -> str:
     return f"{key[0]}/{key[1]}"
 
 
-class ByNumber(CursorPagination):
-    ordering = "pk"
-    page_size = 500
+class SnapshotJudgments(Listing):
+    role = Role.REVIEWER
+    project = "set__source__project"
+    queryset = Judgment.objects.select_related("assignment", "dimension", "set")
+    serializer_class = JudgedOut
 
+    @extend_schema(operation_id="lineage_snapshot_judgments")
+    def get(self, request: Request, pk: int) -> Response:
+        """The judgments of a snapshot, page by page; annotators are pseudonymous."""
+        get_object_or_404(Snapshot, pk=pk)
+        return self.list(request)
 
-@api_view(["GET"])
-def judgments(request: Request, pk: int) -> Response:
-    """The judgments of a snapshot, page by page; annotators are pseudonymous."""
-    user = api.user_of(request)
-    require_anywhere(user, Role.REVIEWER)
-    snapshot = get_object_or_404(Snapshot, pk=pk)
-    mine = projects_of(user, Role.REVIEWER)
-    rows = snapshot.judgments.filter(set__source__project__in=mine)
-    rows = rows.select_related("assignment", "dimension", "set")
-    pages = ByNumber()
-    page = pages.paginate_queryset(rows, request) or []
-    return pages.get_paginated_response([_judgment(row) for row in page])
+    def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        rows = self.get_queryset().filter(snapshots=self.kwargs["pk"])
+        page = self.paginate_queryset(rows) or []
+        return self.get_paginated_response([_judgment(row) for row in page])
 
 
 def _judgment(row: Judgment) -> dict[str, Any]:
@@ -126,6 +189,10 @@ def _judgment(row: Judgment) -> dict[str, Any]:
 urlpatterns: list[URLPattern] = [
     path("lineage/sources/<int:pk>", of_source, name="api_lineage_source"),
     path("lineage/judgments/<int:pk>", of_judgment, name="api_lineage_judgment"),
-    path("lineage/snapshots/<int:pk>/judgments", judgments, name="api_lineage_judgments"),
+    path(
+        "lineage/snapshots/<int:pk>/judgments",
+        SnapshotJudgments.as_view(),
+        name="api_lineage_judgments",
+    ),
     path("lineage/<str:kind>/<int:pk>", of_model, name="api_lineage"),
 ]

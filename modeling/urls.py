@@ -1,13 +1,11 @@
 from django.urls import include, path
 
 from modeling import (
-    api_views,
-    edit_api,
+    api_urls,
     edit_views,
     evaluation_urls,
     feedback_views,
     governance_urls,
-    lineage_api,
     lineage_views,
     round_views,
     views,
@@ -42,12 +40,9 @@ urlpatterns = [
     path(
         "lineage/people/<int:pk>/withdraw/", lineage_views.withdraw_person, name="withdraw_person"
     ),
-    path("api/v1/", include(api_views.urlpatterns)),
-    path("api/v1/", include(lineage_api.urlpatterns)),
+    path("api/v1/", include(api_urls.urlpatterns)),
     path("feedback/", feedback_views.feedback_page, name="feedback"),
     path("edit/", edit_views.edit_new, name="edit_new"),
     path("edit/<int:pk>/", edit_views.edit_page, name="edit"),
     path("edit/<int:pk>/label/", edit_views.edit_label, name="edit_label"),
-    path("api/v1/edits", edit_api.edit_order, name="api_edits"),
-    path("api/v1/edits/<int:pk>", edit_api.edit_state, name="api_edit"),
 ]

@@ -128,7 +128,8 @@ def test_it_leaves_the_words_of_django_alone() -> None:
 
 # Names, signs and code that are the same in every language.
 PLAIN = {
-    *("OneLoop", "CSV", "JSON", "card.json", "Shift", "Space"),
+    *("OneLoop", "CSV", "JSON", "card.json", "Shift", "Space", "API", "OpenAPI", "YAML"),
+    "OneLoop API",
     "manage.py import_sources PATH --task fill",
     "Authorization: Bearer",
 }

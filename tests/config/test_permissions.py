@@ -13,21 +13,23 @@ from django.test import Client
 from django.urls import URLResolver, get_resolver
 from django.utils import timezone
 
-from annotation.models import Assignment, Flag, Judgment
+from annotation.models import Assignment, Flag, Judgment, Rating
 from generation import tokens, webhooks
-from generation.models import Endpoint, Membership, Project, Role, Source
+from generation.models import Endpoint, GenerationRun, Membership, Project, Role, Source
 from generation.ownership import JobState
 from modeling.models import (
     Edit,
+    Evaluation,
     LeaderboardLink,
     Ranking,
     RewardModel,
     RoundStep,
     Snapshot,
     Study,
+    TrainingRun,
 )
 from tests.annotation.factories import claim, make_campaign
-from tests.factories import make_policy, make_run, make_set, make_user
+from tests.factories import make_plan, make_policy, make_run, make_set, make_user
 from tests.modeling.test_pages import make_round
 
 pytestmark = pytest.mark.django_db
@@ -93,7 +95,7 @@ TABLE: dict[str, Row] = {
     ),
     "api/v1/edits": Row("/api/v1/edits", post=ANY[LABEL]),
     "api/v1/edits/<int:pk>": Row("/api/v1/edits/{edit}", get=IN[LOOK]),
-    "api/v1/feedback": Row("/api/v1/feedback", post=ANY[LABEL]),
+    "api/v1/feedback": Row("/api/v1/feedback", get=ANY[Role.REVIEWER], post=ANY[LABEL]),
     "feedback/": Row("/feedback/", get=ANY[LOOK]),
     "edit/": Row("/edit/", get=ANY[LABEL], post=ANY[LABEL]),
     "edit/<int:pk>/": Row("/edit/{edit}/", get=IN[LOOK]),
@@ -230,6 +232,56 @@ TABLE: dict[str, Row] = {
     "lineage/sources/<int:pk>/withdraw/": Row("/lineage/sources/{source}/withdraw/", post=IN[RUN]),
     "lineage/people/<int:pk>/": Row("/lineage/people/{member}/", get=STAFF),
     "lineage/people/<int:pk>/withdraw/": Row("/lineage/people/{member}/withdraw/", post=STAFF),
+    # The API
+    "api/v1/schema/": Row("/api/v1/schema/", get=PUBLIC),
+    "api/v1/docs/": Row("/api/v1/docs/", get=LOGGED_IN),
+    "api/v1/projects": Row("/api/v1/projects", get=ANY[LOOK]),
+    "api/v1/projects/<slug:slug>": Row("/api/v1/projects/main", get=IN[LOOK]),
+    "api/v1/tasks": Row("/api/v1/tasks", get=ANY[LOOK]),
+    "api/v1/tasks/<slug:slug>": Row("/api/v1/tasks/fill", get=ANY[LOOK]),
+    "api/v1/sources": Row("/api/v1/sources", get=ANY[LOOK], post=ANY[RUN]),
+    "api/v1/sources/<int:pk>": Row("/api/v1/sources/{source}", get=IN[LOOK]),
+    "api/v1/policies": Row("/api/v1/policies", get=ANY[LOOK]),
+    "api/v1/policies/<int:pk>": Row("/api/v1/policies/{policy}", get=ANY[LOOK]),
+    "api/v1/sampling-plans": Row("/api/v1/sampling-plans", get=ANY[LOOK]),
+    "api/v1/sampling-plans/<int:pk>": Row("/api/v1/sampling-plans/{plan}", get=ANY[LOOK]),
+    "api/v1/generations": Row("/api/v1/generations", get=ANY[LOOK], post=ANY[RUN]),
+    "api/v1/generations/<int:pk>": Row("/api/v1/generations/{run}", get=ANY[LOOK]),
+    "api/v1/candidate-sets": Row("/api/v1/candidate-sets", get=ANY[Role.REVIEWER]),
+    "api/v1/candidate-sets/<int:pk>": Row("/api/v1/candidate-sets/{set}", get=IN[Role.REVIEWER]),
+    "api/v1/webhooks": Row("/api/v1/webhooks", get=ANY[RUN]),
+    "api/v1/webhooks/<int:pk>": Row("/api/v1/webhooks/{endpoint}", get=IN[RUN]),
+    "api/v1/webhook-deliveries": Row("/api/v1/webhook-deliveries", get=ANY[RUN]),
+    "api/v1/withdrawals": Row("/api/v1/withdrawals", get=ANY[LOOK]),
+    "api/v1/dimensions": Row("/api/v1/dimensions", get=ANY[LOOK]),
+    "api/v1/dimensions/<slug:slug>": Row("/api/v1/dimensions/structure", get=ANY[LOOK]),
+    "api/v1/campaigns": Row("/api/v1/campaigns", get=ANY[LOOK], post=ANY[RUN]),
+    "api/v1/campaigns/<int:pk>": Row("/api/v1/campaigns/{campaign}", get=IN[LOOK]),
+    "api/v1/campaigns/<int:pk>/progress": Row(
+        "/api/v1/campaigns/{campaign}/progress", get=IN[LOOK]
+    ),
+    "api/v1/campaigns/<int:pk>/items": Row("/api/v1/campaigns/{campaign}/items", get=IN[LOOK]),
+    "api/v1/campaigns/<int:pk>/sets": Row("/api/v1/campaigns/{campaign}/sets", post=IN[RUN]),
+    "api/v1/campaigns/<int:pk>/state": Row("/api/v1/campaigns/{campaign}/state", post=IN[RUN]),
+    "api/v1/judgments": Row("/api/v1/judgments", get=ANY[Role.REVIEWER]),
+    "api/v1/judgments/<int:pk>": Row("/api/v1/judgments/{judgment}", get=IN[Role.REVIEWER]),
+    "api/v1/ratings": Row("/api/v1/ratings", get=ANY[Role.REVIEWER]),
+    "api/v1/ratings/<int:pk>": Row("/api/v1/ratings/{rating}", get=IN[Role.REVIEWER]),
+    "api/v1/preferences": Row("/api/v1/preferences", get=ANY[Role.REVIEWER]),
+    "api/v1/reward-models": Row("/api/v1/reward-models", get=ANY[LOOK]),
+    "api/v1/reward-models/<int:pk>": Row("/api/v1/reward-models/{reward}", get=ANY[LOOK]),
+    "api/v1/snapshots": Row("/api/v1/snapshots", get=ANY[LOOK]),
+    "api/v1/snapshots/<int:pk>": Row("/api/v1/snapshots/{snapshot}", get=ANY[LOOK]),
+    "api/v1/trainings": Row("/api/v1/trainings", get=ANY[LOOK]),
+    "api/v1/trainings/<int:pk>": Row("/api/v1/trainings/{training}", get=ANY[LOOK]),
+    "api/v1/evaluations": Row("/api/v1/evaluations", get=ANY[LOOK]),
+    "api/v1/evaluations/<int:pk>": Row("/api/v1/evaluations/{evaluation}", get=ANY[LOOK]),
+    "api/v1/rounds": Row("/api/v1/rounds", get=ANY[LOOK]),
+    "api/v1/rounds/<int:number>": Row("/api/v1/rounds/{round}", get=ANY[LOOK]),
+    "api/v1/leaderboard": Row("/api/v1/leaderboard", get=ANY[LOOK]),
+    "api/v1/studies": Row("/api/v1/studies", get=ANY[LOOK]),
+    "api/v1/studies/<int:pk>": Row("/api/v1/studies/{study}", get=IN[LOOK]),
+    "api/v1/feedback/report": Row("/api/v1/feedback/report", get=ANY[LOOK]),
     "api/v1/lineage/<str:kind>/<int:pk>": Row("/api/v1/lineage/policies/{policy}", get=ANY[LOOK]),
     "api/v1/lineage/sources/<int:pk>": Row("/api/v1/lineage/sources/{source}", get=IN[LOOK]),
     "api/v1/lineage/judgments/<int:pk>": Row(
@@ -303,7 +355,7 @@ def answer(response: Any) -> str:
         return "login"
     if response.status_code == 302 and response["Location"].startswith("/login/?next="):
         return "login"
-    assert response.status_code in (200, 302, 409, 422, 503), response.status_code
+    assert response.status_code in (200, 302, 409, 415, 422, 503), response.status_code
     return "in"
 
 
@@ -361,6 +413,11 @@ def make_site() -> dict[str, Any]:
         "board": LeaderboardLink.objects.create(digest="0" * 64).pk,
         "source": turn.set.source_id,
         "snapshot": Snapshot.objects.create(content_hash="0" * 64, directory="-").pk,
+        "plan": make_plan(turn.set.source.task).pk,
+        "run": GenerationRun.objects.latest("pk").pk,
+        "rating": make_rating(practised).pk,
+        "training": TrainingRun.objects.create(kind="reward", directory="-").pk,
+        "evaluation": make_evaluation_row().pk,
         "judgment": make_judgment(practised).pk,
     }
 
@@ -374,6 +431,15 @@ def make_judgment(turn: Assignment) -> Judgment:
         wording=dimension.wording,
         outcome=Judgment.Outcome.NO_DIFFERENCE,
     )
+
+
+def make_rating(turn: Assignment) -> Rating:
+    candidate = turn.set.candidates.all()[0]
+    return Rating.objects.create(assignment=turn, set=turn.set, candidate=candidate, value=1)
+
+
+def make_evaluation_row() -> Evaluation:
+    return Evaluation.objects.create(kind="reward", reward_model=RewardModel.objects.get())
 
 
 def make_edit(source: Source) -> Edit:

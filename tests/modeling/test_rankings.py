@@ -123,7 +123,7 @@ def test_it_says_what_is_wrong_and_stores_nothing(caller: Client, source: Source
         response = order(caller, **sent)
         assert response.status_code == 422, sent
         assert says in response.json()["detail"]
-    assert caller.post(f"{URL}?wait=99", {"candidates": keys}).status_code == 422
+    assert caller.post(f"{URL}?wait=99", {"candidates": keys}).status_code == 400
     assert not Ranking.objects.exists()
 
 
