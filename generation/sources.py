@@ -136,6 +136,19 @@ def add_source(
     )
 
 
+def checked(
+    task: Task,
+    image: Pillow.Image | None,
+    mask: Pillow.Image | None,
+    prompt: str,
+    *,
+    size: tuple[int, int] | None = None,
+) -> tuple[Pillow.Image, Pillow.Image, str]:
+    """The picture, the area and the prompt that a source of these would have. Stores nothing."""
+    picture, area = _pictures(task, image, mask, "", "", size)
+    return picture, area, _checked_prompt(task, prompt)
+
+
 def loose_source(
     *,
     task: Task,

@@ -1,15 +1,17 @@
 from datetime import date, datetime
+from functools import partial
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from annotation import datasets
+from annotation import datasets, formats
 from annotation.dataset_files import FILES, NO_PICTURES, PARQUET, WEBDATASET
 from annotation.exports import Origin, Selection
+from annotation.formats import CANONICAL
 from generation import console
 from generation.models import Split
 
-FORMATS = ("canonical",)
+FORMATS = (CANONICAL, *formats.FORMATS)
 MIN_SIDE = 8
 
 
@@ -20,7 +22,7 @@ class Command(console.Command):
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--format", choices=FORMATS, default="canonical")
+        parser.add_argument("--format", choices=FORMATS, default=CANONICAL)
         parser.add_argument("--out", required=True, metavar="DIR", help="A new or empty directory.")
         self._add_selection(parser)
         parser.add_argument(
@@ -46,7 +48,11 @@ class Command(console.Command):
             ("project", "Slug of a project"),
         ):
             parser.add_argument(
-                f"--{name}", action="append", default=[], help=f"{says}; may be repeated."
+                f"--{name}",
+                action="append",
+                default=[],
+                metavar="NAME" if name == "campaign" else "SLUG",
+                help=f"{says}; may be repeated.",
             )
         parser.add_argument("--split", action="append", default=[], choices=Split.values)
         parser.add_argument("--origin", action="append", default=[], choices=list(Origin))
@@ -83,17 +89,33 @@ class Command(console.Command):
             count = judgments.count() + ratings.count()
             self.stdout.write(f"{count} judgments and ratings would be written.")
             return
+        foreign = options["format"] != CANONICAL
+        if foreign and options["images"] != FILES:
+            raise CommandError(f"{options['format']} says itself where pictures are: no --images.")
         with console.Meter("answers") as meter:
-            written = datasets.write(
-                options["out"],
-                judgments,
+            write = partial(
+                datasets.write,
+                judgments=judgments,
                 ratings=ratings,
                 salt=options["salt"],
                 pictures=datasets.Pictures(options["images"], options["max_side"]),
-                resumable=True,
+                resumable=not foreign,
                 progress=lambda count: meter(meter.done + count),
             )
-        self._say(written, options)
+            if foreign:
+                made = formats.export(write, options["out"], options["format"])
+            else:
+                written = write(options["out"])
+        if foreign:
+            self._say_losses(made, options)
+        else:
+            self._say(written, options)
+
+    def _say_losses(self, made: formats.Converted, options: dict[str, Any]) -> None:
+        self.write_json(options["json"], {"files": made.files, "losses": made.losses})
+        self.stdout.write(f"Wrote {made.files} files to {options['out']}.")
+        for line in made.said():
+            self.stdout.write(line)
 
     def _say(self, written: datasets.Written, options: dict[str, Any]) -> None:
         if written.began_anew:
