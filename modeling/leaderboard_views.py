@@ -23,8 +23,8 @@ from annotation.quality_tables import download
 from generation import audit
 from generation.access import may, needs, projects_of, require, user_of
 from generation.models import Role, Verb
-from modeling import intervals_chart
-from modeling.leaderboard import COLUMNS, Board, Scope, as_json, board, judgments, records
+from modeling import intervals_chart, kept_boards
+from modeling.leaderboard import COLUMNS, Board, Scope, as_json, judgments, records
 from modeling.leaderboard_forms import ScopeForm
 from modeling.models import LeaderboardLink
 
@@ -88,9 +88,9 @@ def public(request: HttpRequest, secret: str) -> HttpResponseBase:
         campaigns=(found.campaign,) if found.campaign else (),
         simulated=found.simulated,
     )
-    made = board(scope)
+    made, counted_at = kept_boards.board(scope)
     if (answer := _as_data(request, made)) is None:
-        context = {**_context(made, scope), "board": made, "scope": scope}
+        context = {**_context(made, scope), "board": made, "counted_at": counted_at, "scope": scope}
         answer = render(request, "modeling/leaderboard_public.html", context)
     # Whoever has the address may read; it should not travel further by itself.
     answer["X-Robots-Tag"] = "noindex"
@@ -106,7 +106,7 @@ def _page(request: HttpRequest, form: ScopeForm, link: str = "") -> HttpResponse
     scope = form.scope()
     if scope is None:
         raise Http404(_("There is no such page, or it belongs to a project you are not in."))
-    made = board(scope)
+    made, counted_at = kept_boards.board(scope)
     answer = None if link else _as_data(request, made)
     if answer is not None:
         return answer
@@ -115,6 +115,7 @@ def _page(request: HttpRequest, form: ScopeForm, link: str = "") -> HttpResponse
     context = {
         **_context(made, scope),
         "board": made,
+        "counted_at": counted_at,
         "form": form,
         "scope": scope,
         "filtered": any([scope.task, scope.dimension, scope.campaigns, scope.simulated]),

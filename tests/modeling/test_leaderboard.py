@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from django.test import Client
@@ -9,10 +10,10 @@ from django.test import Client
 from annotation import comparisons as pairing
 from annotation import ratings as rating
 from annotation.campaigns import Entry
-from annotation.models import Campaign, Dimension, Rating
+from annotation.models import Campaign, Dimension, Judgment, Rating
 from annotation.ratings import Scores
 from generation.models import AuditEntry, CandidateSet, Policy, Project, Task, default_project
-from modeling import leaderboard
+from modeling import kept_boards, leaderboard
 from modeling.leaderboard import Scope
 from modeling.models import LeaderboardLink
 from modeling.strengths import FIRST, TIE
@@ -222,6 +223,26 @@ class TestPages:
         assert f"<strong>{data['policies'][0]['strength']:,.0f}</strong>".replace(",", "") in page
         assert table.splitlines()[1].startswith("new,base,1,1,")
         assert "Public links" not in page
+
+    def test_a_large_board_is_counted_once_in_a_while(
+        self, client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        client.force_login(make_user(role="viewer"))
+        monkeypatch.setattr(kept_boards, "LARGE", 2)
+        monkeypatch.setattr(kept_boards, "_kept", {})
+        monkeypatch.setattr(kept_boards, "SHARE", 10_000)
+        assert "counted at" not in client.get("/leaderboard/").content.decode()
+        Judgment.objects.all().delete()
+        again = client.get("/leaderboard/")
+        assert "3 comparisons" in again.content.decode()
+        assert "counted at" in again.content.decode()
+        # A narrower one is another board.
+        other = client.get(f"/leaderboard/?task={Task.objects.latest('pk').pk}")
+        assert "counted at" not in other.content.decode()
+        (kept,) = kept_boards._kept.values()
+        over = dict.fromkeys(kept_boards._kept, replace(kept, until=0.0))
+        monkeypatch.setattr(kept_boards, "_kept", over)
+        assert "No policy has been compared" in client.get("/leaderboard/").content.decode()
 
     def test_nothing_compared_says_what_to_do(self, client: Client) -> None:
         client.force_login(make_user(role="viewer"))
