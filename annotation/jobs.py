@@ -5,7 +5,7 @@ from __future__ import annotations
 from celery import shared_task
 
 from annotation import completion, queue
-from annotation.models import Addition, Campaign
+from annotation.models import Addition, Campaign, Export
 
 
 @shared_task(queue="default")
@@ -38,3 +38,20 @@ def aggregate_campaign(campaign_id: int) -> None:
     campaign = Campaign.objects.filter(pk=campaign_id).first()
     if campaign is not None:
         aggregation.aggregate(campaign)
+
+
+@shared_task(queue="default")
+def write_export(export_id: int) -> None:
+    # It brings pyarrow, which the web does without.
+    from annotation import exporting
+
+    row = Export.objects.filter(pk=export_id).select_related("project").first()
+    if row is not None:
+        exporting.run(row)
+
+
+@shared_task(queue="default")
+def ring_exports() -> None:
+    """Ring again for exports that nobody heard of, and for those whose worker died."""
+    for pk in Export.objects.claimable().values_list("pk", flat=True):
+        write_export.delay(pk)

@@ -736,3 +736,9 @@ class Feedback(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.candidate_id}"
+
+
+# Django finds an app's models here; these have a module of their own.
+from annotation.export_rows import Export  # noqa: E402
+
+__all__ = ["Export"]

@@ -4,6 +4,7 @@ from annotation import (
     api_urls,
     campaign_views,
     contents_views,
+    export_views,
     member_views,
     practice_views,
     quality_views,
@@ -15,6 +16,10 @@ app_name = "annotation"
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("api/v1/", include(api_urls.urlpatterns)),
+    path("exports/", export_views.exports, name="exports"),
+    path("exports/<int:pk>/", export_views.export, name="export"),
+    path("exports/<int:pk>/change/", export_views.export_change, name="export_change"),
+    path("exports/<int:pk>/file/", export_views.export_file, name="export_file"),
     path("label/", views.label, name="label"),
     path("label/campaign/<int:campaign_id>/", views.next_turn, name="next"),
     path("label/campaign/<int:campaign_id>/ahead/", views.ahead, name="ahead"),

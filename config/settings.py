@@ -146,6 +146,11 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
         "schedule": 30.0,
         "options": {"expires": 30},
     },
+    "ring exports": {
+        "task": "annotation.jobs.ring_exports",
+        "schedule": 30.0,
+        "options": {"expires": 30},
+    },
     "ring serving": {
         "task": "modeling.jobs.ring_serving",
         "schedule": 10.0,

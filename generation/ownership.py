@@ -9,7 +9,7 @@ bell, which goes on from what was committed.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Self
@@ -153,15 +153,22 @@ class Job(models.Model):
         return done == 1
 
     @contextmanager
-    def heartbeat(self) -> Iterator[threading.Event]:
-        """Renew the lease from a thread meanwhile; the event is set when the lease was lost."""
+    def heartbeat(
+        self,
+        values: Callable[[], dict[str, Any]] = dict,
+        every: float = HEARTBEAT_SECONDS,
+    ) -> Iterator[threading.Event]:
+        """Renew the lease from a thread meanwhile; the event is set when the lease was lost.
+
+        `values` are stored with each beat: how far the work is, where it holds a transaction open.
+        """
         stop, lost = threading.Event(), threading.Event()
 
         def renew() -> None:
             try:
-                while not stop.wait(HEARTBEAT_SECONDS):
+                while not stop.wait(every):
                     try:
-                        self.renew()
+                        self.renew(**values())
                     except LeaseLost:
                         lost.set()
                         return

@@ -128,6 +128,8 @@ class Verb(models.TextChoices):
     ROUND_APPROVED = "approved a promotion", _("approved a promotion")
     PROMOTION_UNDONE = "undid a promotion", _("undid a promotion")
     STUDY_MADE = "made a study", _("made a study")
+    EXPORTED = "exported labels", _("exported labels")
+    EXPORT_DELETED = "deleted an export's file", _("deleted an export's file")
     BOARD_SHARED = "shared a leaderboard", _("shared a leaderboard")
     BOARD_HIDDEN = "took a leaderboard's link back", _("took a leaderboard's link back")
     POLICY_ACTIVE = "made a policy active", _("made a policy active")

@@ -158,9 +158,24 @@ class Campaigns(Rows[Campaign]):
 
 
 class Exports(Rows[Export]):
-    def create(self, **selection: Any) -> Export:
-        """Order a dataset of what is selected: `campaign=…`, `task=…`, `since=…`."""
-        return build(Export, self._transport.post("exports", selection))
+    """Datasets to take away."""
+
+    def create(
+        self,
+        *,
+        project: str | None = None,
+        format: str = "canonical",
+        images: str = "files",
+        max_side: int | None = None,
+        **selection: Any,
+    ) -> Export:
+        """Order one; `selection` says of what, e.g. `campaigns=["Spring"]`, `since="2026-01-31"`.
+
+        Left out are no judgments: see `selection` in the API's schema for all that it takes.
+        """
+        body = {"project": project, "format": format, "images": images, "max_side": max_side}
+        said = {name: value for name, value in body.items() if value is not None}
+        return build(Export, self._transport.post("exports", said | {"selection": selection}))
 
     def wait(self, export: Export | int, *, every: float = 1.0, most: float = 3600) -> Export:
         end = time.monotonic() + most

@@ -33,7 +33,7 @@ def run(client: Client, folder: Path, task: str, name: str, out: Path, every: fl
         print(f"{progress.judged} of {progress.wanted} turns are judged.", file=sys.stderr)
     client.campaigns.close(campaign)
 
-    ordered = client.exports.create(campaign=campaign.id)
+    ordered = client.exports.create(campaigns=[campaign.name])
     export = client.exports.wait(ordered, every=min(every, 1.0))
     print(client.exports.download(export, out))
 

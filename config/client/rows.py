@@ -427,3 +427,8 @@ class Export:
     total: int | None = None
     error: str | None = None
     selection: dict[str, Any] = field(default_factory=dict)
+    format: str = "canonical"
+    counts: dict[str, int] = field(default_factory=dict)
+    losses: list[dict[str, Any]] = field(default_factory=list)
+    difference: dict[str, int] | None = None
+    byte_size: int | None = None

@@ -19,7 +19,16 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 from PIL import Image as Pillow
 
-from annotation import feedback, judgments, members, queue, ratings, review, withdrawals
+from annotation import (
+    exporting,
+    feedback,
+    judgments,
+    members,
+    queue,
+    ratings,
+    review,
+    withdrawals,
+)
 from annotation.campaigns import Entry, add_sets
 from annotation.judgments import Answer
 from annotation.models import Assignment, Campaign, Dimension, Example, Judgment, Wording
@@ -118,6 +127,8 @@ PAGES = {
     "account": "/account/",
     "password": "/account/password/",
     "audit": "/audit/",
+    "exports": "/exports/",
+    "export": "/exports/{export}/",
     "webhooks": "/webhooks/",
     "webhook": "/webhooks/{endpoint}/",
     "not-found": "/label/999999/",
@@ -318,7 +329,17 @@ def site(db: None, tmp_path: Path) -> dict[str, Any]:
         "learnt": make_learnt(campaign, child).pk,
         "source": Judgment.objects.order_by("pk")[23].set.source_id,
         "edit": make_edit(sets[0]),
+        "export": make_export(campaign, chief),
     }
+
+
+def make_export(campaign: Campaign, user: User) -> int:
+    """The second version of the same choice."""
+    chosen = {"campaigns": [campaign.name]}
+    for _ in range(2):
+        row = exporting.order(project=campaign.project, by=user, selection=chosen)
+        exporting.run(row)
+    return row.pk
 
 
 def make_edit(made: CandidateSet) -> int:
@@ -490,3 +511,22 @@ def test_pages_hold_together_small_and_enlarged(
         finally:
             context.close()
     assert found == {}
+
+
+def test_the_slider_uncovers_the_other_policys_picture(
+    browser: Any, live_server: Any, site: dict[str, Any]
+) -> None:
+    context = browser.new_context()
+    try:
+        page = context.new_page()
+        log_in(page, live_server.url)
+        page.goto(live_server.url + PAGES["policy"].format(**site))
+        figure = page.locator("figure.swipe").first
+        slider, over = figure.locator("input[type=range]"), figure.locator("img.over")
+        seen = []
+        for key in ("Home", "End"):
+            slider.press(key)
+            seen.append(over.evaluate("image => getComputedStyle(image).clipPath"))
+        assert seen == ["inset(0px)", "inset(0px 0px 0px 100%)"]
+    finally:
+        context.close()

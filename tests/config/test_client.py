@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from annotation.models import Campaign, Judgment
+from annotation import exporting
+from annotation.models import Campaign, Export, Judgment
 from config import schema
 from config.client import (
     ApiError,
@@ -102,6 +103,7 @@ print(sorted({"django", "rest_framework", "torch", "numpy", "config"} & set(sys.
             "Task": rows.Task,
             "Project": rows.Project,
             "Me": rows.Me,
+            "Export": rows.Export,
         }.items()
     ],
 )
@@ -134,6 +136,12 @@ class TestSite:
                 submit(claim(anna, Campaign.objects.get()))
         assert said == [(0, 3), (1, 3), (2, 3), (3, 3)]
         assert all(item.judged == item.wanted == 1 for item in site.campaigns.items(campaign))
+        ordered = site.exports.create(campaigns=["Spring"])
+        assert (ordered.state, ordered.total) == ("queued", len(sets) * 4)
+        exporting.run(Export.objects.get())
+        export = site.exports.wait(ordered, every=0)
+        site.exports.download(export, tmp_path / "dataset.zip")
+        assert export.byte_size == (tmp_path / "dataset.zip").stat().st_size
         found = list(site.judgments.list(campaign=campaign.id, order="oldest"))
         assert [one.id for one in found] == list(
             Judgment.objects.order_by("pk").values_list("pk", flat=True)

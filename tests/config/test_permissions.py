@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.files.base import ContentFile
+from django.core.files.storage import default_storage
 from django.test import Client
 from django.urls import URLResolver, get_resolver
 from django.utils import timezone
 
-from annotation.models import Assignment, Flag, Judgment, Rating
+from annotation.models import Assignment, Export, Flag, Judgment, Rating
 from generation import tokens, webhooks
 from generation.models import Endpoint, GenerationRun, Membership, Project, Role, Source
 from generation.ownership import JobState
@@ -128,6 +130,14 @@ TABLE: dict[str, Row] = {
     "label/<int:assignment_id>/skip/": Row("/label/{turn}/skip/", post=OWN),
     "label/outline/<str:sha256>.svg": Row("/label/outline/{mask}.svg", get=IN[LOOK]),
     "label/shade/<str:sha256>.svg": Row("/label/shade/{mask}.svg", get=IN[LOOK]),
+    # Exports
+    "exports/": Row("/exports/", get=ANY[RUN], post=ANY[RUN]),
+    "exports/<int:pk>/": Row("/exports/{export}/", get=IN[RUN]),
+    "exports/<int:pk>/change/": Row("/exports/{export}/change/", post=IN[RUN]),
+    "exports/<int:pk>/file/": Row("/exports/{export}/file/", get=IN[RUN]),
+    "api/v1/exports": Row("/api/v1/exports", get=ANY[RUN], post=ANY[RUN]),
+    "api/v1/exports/<int:pk>": Row("/api/v1/exports/{export}", get=IN[RUN]),
+    "api/v1/exports/<int:pk>/download": Row("/api/v1/exports/{export}/download", get=IN[RUN]),
     # Campaigns
     "campaigns/": Row("/campaigns/", get=ANY[LOOK]),
     "campaigns/new/": Row("/campaigns/new/", get=ANY[RUN], post=ANY[RUN]),
@@ -407,6 +417,7 @@ def make_site() -> dict[str, Any]:
         "endpoint": endpoint.pk,
         "delivery": webhooks.send_test(endpoint).pk,
         "edit": make_edit(turn.set.source).pk,
+        "export": make_export(campaign.project).pk,
         "ranking": make_ranking(turn.set.source).pk,
         "set": turn.set.pk,
         "study": Study.objects.create(name="study").pk,
@@ -445,6 +456,11 @@ def make_evaluation_row() -> Evaluation:
 def make_edit(source: Source) -> Edit:
     run = make_run()
     return Edit.objects.create(set=make_set(source, run=run), wanted=4)
+
+
+def make_export(project: Project) -> Export:
+    key = default_storage.save("exports/1.zip", ContentFile(b"PK"))
+    return Export.objects.create(project=project, state="succeeded", archive=key, byte_size=2)
 
 
 def make_ranking(source: Source) -> Ranking:
