@@ -16,6 +16,7 @@ from annotation.dataset_files import FEEDBACK, FILES, NO_PICTURES, PARQUET, TABL
 from annotation.dataset_tally import SEP, Tally
 from annotation.exports import Origin, origin_of
 from annotation.models import Campaign, Dimension, Judgment
+from annotation.portable import CAME_AS
 from generation.models import Policy, Task
 
 Outcome = Judgment.Outcome
@@ -136,6 +137,7 @@ def _policies(tally: Tally) -> dict[str, Any]:
             "revision": policy.revision,
             "parent": known[policy.parent_id].name if policy.parent_id else None,
         }
+        | policy.card.get(CAME_AS, {})
         for policy in known.values()
         if policy.pk in kept
     }

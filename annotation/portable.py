@@ -12,6 +12,9 @@ from uuid import UUID
 
 from generation.installation import installation
 
+# What a policy was where it comes from, in its card: here it cannot make anything.
+CAME_AS = "came_as"
+
 
 def set_uid(pk: int, uid: UUID | str | None, *, of: UUID | None = None) -> str:
     return str(uid) if uid else _derived(of or installation(), f"set/{pk}")

@@ -1,0 +1,124 @@
+"""The pictures of a dataset directory, one by one by their sha256, however they lie in it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from PIL import Image as Pillow
+
+from annotation.dataset_files import picture_name
+from annotation.errors import DatasetError
+from generation import images
+from generation.models import Image
+
+GONE = "The picture {} is missing. Copy the dataset again, with all its images."
+FOREIGN = (
+    "The picture {} is not one that was exported from here: an 8-bit PNG without anything else "
+    "in it."
+)
+
+
+class Pictures:
+    """`form` is the card's: files, parquet, webdataset, or none where only rows were exported."""
+
+    def __init__(self, directory: Path, form: str) -> None:
+        self._images = directory / "images"
+        self._places: dict[str, tuple[Path, int, int]] = {}
+        if form == "parquet":
+            self._index_parquet(sorted(directory.glob("images-*.parquet")))
+        elif form == "webdataset":
+            self._index_tars(sorted(directory.glob("images-*.tar")))
+
+    def read(self, sha256: str) -> bytes:
+        """Raises DatasetError where there is none, or another."""
+        if (place := self._places.get(sha256)) is not None:
+            data = self._read_place(*place)
+        else:
+            try:
+                data = (self._images / picture_name(sha256)).read_bytes()
+            except OSError:
+                raise DatasetError(GONE.format(sha256)) from None
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise DatasetError(f"The picture {sha256} is not the one its name says.")
+        return data
+
+    def _read_place(self, path: Path, first: int, second: int) -> bytes:
+        if path.suffix == ".parquet":
+            return _group(path, first)[second]
+        with path.open("rb") as file:
+            file.seek(first)
+            return file.read(second)
+
+    def _index_parquet(self, paths: list[Path]) -> None:
+        for path in paths:
+            with pq.ParquetFile(path) as file:
+                for group in range(file.num_row_groups):
+                    names = file.read_row_group(group, ["sha256"]).column("sha256").to_pylist()
+                    for row, sha256 in enumerate(names):
+                        self._places[sha256] = (path, group, row)
+
+    def _index_tars(self, paths: list[Path]) -> None:
+        for path in paths:
+            with tarfile.open(path, "r:") as tar:
+                for member in tar:
+                    if member.isreg() and member.name.endswith(".png"):
+                        sha256 = Path(member.name).stem
+                        self._places[sha256] = (path, member.offset_data, member.size)
+
+
+@lru_cache(maxsize=2)
+def _group(path: Path, number: int) -> list[bytes]:
+    """Sets and pictures come in the same order, so the last groups are asked for again."""
+    with pq.ParquetFile(path) as file:
+        cells: list[dict[str, Any]] = file.read_row_group(number, ["image"])["image"].to_pylist()
+    return [cell["bytes"] for cell in cells]
+
+
+def check(data: bytes, sha256: str, mode: str) -> Pillow.Image:
+    """The picture, which must be as `generation.images` stores it. Raises DatasetError."""
+    try:
+        with Pillow.open(io.BytesIO(data), formats=["PNG"]) as picture:
+            if picture.width * picture.height > images.MAX_PIXELS:
+                raise DatasetError(f"The picture {sha256} is larger than pictures are here.")
+            picture.load()
+            if picture.mode != mode or picture.info:
+                raise DatasetError(FOREIGN.format(sha256))
+            return picture.copy()
+    except (OSError, SyntaxError, ValueError, Pillow.DecompressionBombError):
+        raise DatasetError(FOREIGN.format(sha256)) from None
+
+
+class Shelf:
+    """What of a chunk's pictures is in the store already, and what is to be put there."""
+
+    def __init__(self, pictures: Pictures, wanted: set[str]) -> None:
+        self._pictures = pictures
+        self.rows: dict[str, Image] = Image.objects.in_bulk(list(wanted), field_name="sha256")
+
+    def take(self, wanted: dict[str, str], *, keep: bool) -> dict[str, Image]:
+        """The rows of these pictures, {sha256: mode}; all of them or, by DatasetError, none."""
+        read = {sha256: self._pictures.read(sha256) for sha256 in wanted if sha256 not in self.rows}
+        checked = {sha256: check(data, sha256, wanted[sha256]) for sha256, data in read.items()}
+        for sha256, data in read.items():
+            size = checked[sha256].size
+            if keep:
+                self.rows[sha256] = images.keep(data, size)
+            else:
+                self.rows[sha256] = Image(
+                    sha256=sha256, width=size[0], height=size[1], byte_size=len(read[sha256])
+                )
+        return {sha256: self.rows[sha256] for sha256 in wanted}
+
+    def save(self) -> None:
+        """Store the rows of what was taken since."""
+        new = [row for row in self.rows.values() if row.pk is None]
+        Image.objects.bulk_create(new, ignore_conflicts=True)
+        saved = Image.objects.in_bulk([row.sha256 for row in new], field_name="sha256")
+        for row in new:
+            row.pk = saved[row.sha256].pk
