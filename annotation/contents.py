@@ -145,7 +145,8 @@ def clone(*, campaign: Campaign, by: User, with_items: bool) -> Campaign:
         made.pk = None
         made._state.adding = True
         made.name = _free_name(campaign.name)
-        made.state = Campaign.State.DRAFT
+        made.state, made.completed_at = Campaign.State.DRAFT, None
+        made.origin = Campaign.Origin.PEOPLE
         made.created_by = by
         if made.deadline and made.deadline <= timezone.now():
             made.deadline = None

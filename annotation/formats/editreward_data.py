@@ -54,8 +54,10 @@ def _comparison(row: Row, base: Path) -> Comparison:
     tie = row.get("tie_case", False)
     if not isinstance(tie, bool) and tie is not None:
         raise RowError(f"Its tie_case is {tie!r}, not true or false.")
-    votes = row.get("choice_dist")
-    said = votes_of(row) if votes and any(votes) or not tie else (answer_of("same"),)
+    counted = row.get("choice_dist") is not None
+    if counted:
+        counted = any(files.several(row, "choice_dist", int, float))
+    said = (answer_of("same"),) if tie and not counted else votes_of(row)
     return Comparison(
         prompt=files.words(row, "prompt"),
         pictures=files.two_pictures(row, ("path1", "path2"), ("model1", "model2"), base),

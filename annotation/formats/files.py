@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 PART = {"train": "train", "holdout": "test"}  # our split: the file's name
 SPLIT = {part: split for split, part in PART.items()}
-# Rows of a Parquet group: pictures are inside, and a reader holds a group in memory.
-GROUP = 100
+# A group of Parquet's rows: pictures are inside, and a reader holds a group in memory.
+GROUP, GROUP_BYTES = 100, 32 * 2**20
 READ_CHARACTERS = 1 << 16
 NOT_ROWS = {"losses.json", "card.json", "dataset_infos.json"}
 
@@ -90,10 +90,12 @@ class Parquet:
         self._schema = features.arrow_schema
         self._writer = parquet.ParquetWriter(path, self._schema, compression="zstd")
         self._waiting: list[dict[str, Any]] = []
+        self._bytes = 0
 
     def add(self, row: dict[str, Any]) -> None:
         self._waiting.append(row)
-        if len(self._waiting) == GROUP:
+        self._bytes += _bytes_in(row)
+        if len(self._waiting) == GROUP or self._bytes > GROUP_BYTES:
             self._flush()
 
     def _flush(self) -> None:
@@ -102,11 +104,20 @@ class Parquet:
         table = pyarrow.Table.from_pylist(self._waiting, schema=self._schema)
         self._writer.write_table(table, row_group_size=GROUP)
         self._waiting.clear()
+        self._bytes = 0
 
     def close(self) -> None:
         if self._waiting:
             self._flush()
         self._writer.close()
+
+
+def _bytes_in(value: Any) -> int:
+    if isinstance(value, dict):
+        return sum(map(_bytes_in, value.values()))
+    if isinstance(value, list):
+        return sum(map(_bytes_in, value))
+    return len(value) if isinstance(value, bytes) else 0
 
 
 class Shelf:

@@ -145,7 +145,17 @@ class Store:
                     )
                 )
         Judgment.objects.bulk_create(rows)
+        self._date(rows, [answer for *_, answers in new for _dimension, answer in answers])
         self.campaign.dimensions.add(*{dimension for *_, said in new for dimension, _ in said})
+
+    def _date(self, rows: Sequence[Judgment], answers: Sequence[Answer]) -> None:
+        """When it was said, where that is known, and not when it came here."""
+        dated = []
+        for row, answer in zip(rows, answers, strict=True):
+            if answer.at is not None:
+                row.created_at = answer.at
+                dated.append(row)
+        Judgment.objects.bulk_update(dated, ["created_at"])
 
     def _sets(self, rows: Mapping[uuid.UUID, Checked]) -> dict[uuid.UUID, CandidateSet]:
         found = {one.uid: one for one in CandidateSet.objects.filter(uid__in=list(rows))}
@@ -183,6 +193,9 @@ class Store:
             image=row.source,
             mask=row.mask,
             prompt=row.prompt,
+            tags=_tags(row.row.said.get("tags", "")),
+            licence=row.row.said.get("licence", ""),
+            attribution=row.row.said.get("attribution", ""),
             external_id=row.row.external_id,
             project=self.project,
             size=blank_size(row.pictures[0]),
@@ -263,6 +276,14 @@ class Store:
             row.save(update_fields=["overlap", "completed_at"])
             if self._new:
                 campaigns.note_made(row, None)
+
+
+def _tags(text: str) -> dict[str, Any]:
+    try:
+        tags = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return tags if isinstance(tags, dict) else {}
 
 
 def _content(answer: Answer) -> tuple[str, int | None, int | None]:

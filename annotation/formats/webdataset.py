@@ -31,7 +31,7 @@ from generation.readers import ReadError, Refusal
 from generation.readers.tars import DAMAGE
 
 HOLDS = frozenset(
-    {"source", "mask", "task", "sets", "models", "sampling", "annotators", "votes", "split"}
+    {"source", "mask", "task", "sets", "models", "seeds", "annotators", "votes", "split"}
     | {"time", "seconds", "tags", "licence"}
 )
 SHARD = 1000  # samples of a tar file
@@ -169,6 +169,10 @@ def _comparison(name: str, sample: dict[str, bytes | None]) -> Comparison:
             ),
         ),
         name=name,
+        said={
+            name: files.words(about, name, optional=True)
+            for name in ("tags", "licence", "attribution")
+        },
         source=picture("source") if "source" in pictures else None,
         mask=picture("mask") if "mask" in pictures else None,
     )

@@ -6,7 +6,7 @@ import pytest
 from django.db import IntegrityError, transaction
 from django.test import Client
 
-from annotation import campaigns, datasets
+from annotation import campaigns, contents, datasets
 from annotation.campaigns import for_annotator
 from annotation.errors import Refused
 from annotation.models import Campaign, Criterion, Dimension, Judgment
@@ -100,6 +100,13 @@ def test_nobody_is_asked_in_it(task: Task, dimension: Dimension) -> None:
     assert campaign not in for_annotator(make_user())
     with pytest.raises(IntegrityError, match="campaign_imported_is_closed"), transaction.atomic():
         Campaign.objects.update(state=Campaign.State.OPEN)
+
+
+def test_its_clone_asks_people_here(task: Task, dimension: Dimension) -> None:
+    campaign = imported(judged(task, dimension))
+    made = contents.clone(campaign=campaign, by=make_user(), with_items=True)
+    assert (made.origin, made.state) == (Campaign.Origin.PEOPLE, Campaign.State.DRAFT)
+    assert made.items.get().set == campaign.items.get().set
 
 
 def test_nothing_draws_from_its_sources(task: Task) -> None:

@@ -294,10 +294,11 @@ FILES: dict[str, tuple[str, Callable[[], Row]]] = {
 
 def put(folder: Path, name: str, rows: list[Row]) -> Path:
     """The rows as a file of that name, with all numbered pictures beside it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for n, data in PICTURES.items():
-        (folder / f"{n}.png").write_bytes(data)
-    (folder / "mask.png").write_bytes(MASK)
+    if not folder.is_dir() or not any(folder.glob("*.png")):
+        folder.mkdir(parents=True, exist_ok=True)
+        for n, data in PICTURES.items():
+            (folder / f"{n}.png").write_bytes(data)
+        (folder / "mask.png").write_bytes(MASK)
     path = folder / name
     if name.endswith(".parquet"):
         pq.write_table(pa.Table.from_pylist(rows), path)

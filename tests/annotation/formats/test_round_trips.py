@@ -83,6 +83,7 @@ def judge(task: Task) -> None:
             task=task,
             image=make_picture(n) if task.needs_source else None,
             mask=make_mask_picture() if task.needs_mask else None,
+            licence="CC-BY-4.0",
             prompt=f"prompt {n}, “quoted” \n 🙂",
             size=(64, 64),
         )
@@ -129,6 +130,8 @@ def bag(format: str, path: Path) -> Counter[Any]:
                 answer.outcome,
                 None if answer.best is None else shown[answer.best],
                 None if answer.worst is None else shown[answer.worst],
+                answer.at if "time" in FORMATS[format].HOLDS else None,
+                answer.seconds if "seconds" in FORMATS[format].HOLDS else None,
             )
             found[said] += 1
             if answer.annotator:
@@ -186,7 +189,7 @@ def test_what_it_cannot_hold_is_said(format: str, written: dict[str, Path], tmp_
     holds = FORMATS[format].HOLDS
     assert set(holds) <= set(ASPECTS)
     assert not holds & set(found.losses) - {"no_difference", "annotators", "sets"}
-    here = {"source": 4, "mask": 4, "sets": 2, "cannot_judge": 1, "sampling": 11}
+    here = {"source": 4, "mask": 4, "sets": 2, "cannot_judge": 1, "sampling": 11, "seeds": 11}
     for aspect, count in here.items():
         if aspect not in holds:
             assert found.losses[aspect]["count"] == count
@@ -225,6 +228,7 @@ def test_webdataset_reads_the_triplets(written: dict[str, Path], tmp_path: Path)
     assert {"chosen.png", "rejected.png", "source.png", "mask.png", "json"} <= samples[0].keys()
 
 
+@pytest.mark.long  # it loads transformers
 def test_trl_takes_its_preferences(written: dict[str, Path], tmp_path: Path) -> None:
     checks = pytest.importorskip("trl.data_utils")
     convert(written["edit"], tmp_path / "out", "trl")
