@@ -107,7 +107,7 @@ class Chunk:
             for candidate in candidates:
                 candidate.set = made
         Candidate.objects.bulk_create(
-            candidate for _one, _source_, candidates in self.good for candidate in candidates
+            candidate for *_, candidates in self.good for candidate in candidates
         )
 
     def _sources(self) -> dict[tuple[Any, ...], Source]:
@@ -115,7 +115,10 @@ class Chunk:
             source.project = self.known.project
             # The pictures' keys are known only now.
             source.image_id, source.mask_id = source.image.pk, source.mask.pk
-        wanted = {_key(source): source for _one, source, _candidates in self.good}
+        made = [source for _one, source, _candidates in self.good]
+        # A source that both people here and others judged is one to learn from.
+        made.sort(key=lambda source: source.origin == Source.Origin.LIBRARY)
+        wanted = {_key(source): source for source in made}
         Source.objects.bulk_create(wanted.values(), ignore_conflicts=True)
         there = Source.objects.filter(
             project=self.known.project,

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from django.contrib.auth.models import User
+from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 from django.test import override_settings
 from hypothesis import HealthCheck, Phase, given, settings
@@ -333,6 +334,58 @@ def test_a_dataset_of_version_2_comes_back_as_far_as_it_can(media: Path) -> None
         row["campaign"] for row in datasets.rows(old, "judgments")
     }
     assert import_canonical(old).created == 0
+
+
+def test_whose_answers_they_are_is_restored(tmp_path: Path, media: Path) -> None:
+    task = make_task("paint")
+    shape = make_dimension("shape", task=task)
+    sets = [make_set(make_source(task)) for _ in range(3)]
+    for name, asked, fields in (
+        ("theirs", sets[:2], {"origin": "imported", "state": "closed"}),
+        ("ours", sets[1:2], {}),
+        ("programs'", sets[2:], {"simulated": True}),
+    ):
+        campaign = Campaign.objects.create(name=name, **fields)
+        for set_ in asked:
+            item = Item.objects.create(campaign=campaign, set=set_, position=0)
+            make_turn(item, make_user(), {shape: (0, 1)})
+    datasets.write(tmp_path / "out", Judgment.objects.all())
+    before = datasets.verify(tmp_path / "out")
+    empty(media)
+
+    import_canonical(tmp_path / "out")
+
+    assert dict(Campaign.objects.values_list("name", "origin")) == {
+        "theirs": "imported",
+        "ours": "people",
+        "programs'": "people",
+    }
+    assert Campaign.objects.get(simulated=True).name == "programs'"
+    # Only others judged the first; nothing here draws from it.
+    assert sorted(Source.objects.values_list("origin", flat=True)) == [
+        "imported",
+        "library",
+        "library",
+    ]
+    datasets.write(tmp_path / "after", Judgment.objects.all())
+    assert datasets.verify(tmp_path / "after")["content_hash"] == before["content_hash"]
+
+    empty(media)
+    import_canonical(tmp_path / "out", origin="imported", name="all")
+    assert set(Campaign.objects.values_list("origin", flat=True)) == {"imported"}
+    assert "all: ours" in Campaign.objects.values_list("name", flat=True)
+
+
+def test_a_command_brings_it_back(out: Path) -> None:
+    said = io.StringIO()
+    call_command("import_preferences", out, format="canonical", json="-", stdout=said)
+    report = json.loads(said.getvalue())
+    assert report["tables"]["sets"] == {"created": 6, "existing": 0, "refused": 0}
+    with pytest.raises(CommandError, match="leave out --task"):
+        call_command("import_preferences", out, format="canonical", task="fill")
+    (out / "card.json").unlink()
+    with pytest.raises(CommandError, match="holds no card.json"):
+        call_command("import_preferences", out, format="canonical")
 
 
 # What is not whole

@@ -43,7 +43,7 @@ def test_it_says_how_it_is_used(name: str) -> None:
 def test_its_results_are_to_be_had_as_json(name: str) -> None:
     assert "--json" in options(name)
     # The file of bench keeps what was measured before.
-    if name not in ("bench", "export_dataset"):
+    if name != "bench":
         command = load_command_class(get_commands()[name], name)
         assert isinstance(command, console.Command)
 
