@@ -20,6 +20,7 @@ ORIGINS = [
     ("imported", lazy("imported")),
 ]
 SHORTEST, LONGEST = 16, 8192
+WHOLE = {"project", "format", "pictures", "max_side"}
 
 
 def format_names() -> list[str]:
@@ -84,6 +85,19 @@ class ExportForm(forms.Form):
             field = self.fields[name]
             assert isinstance(field, forms.MultipleChoiceField)
             field.choices = list(dict(choices).items())
+
+    @property
+    def whole(self) -> list[forms.BoundField]:
+        """What is said of every export; the others choose among the judgments."""
+        return [field for field in self.visible_fields() if field.name in WHOLE]
+
+    @property
+    def partly(self) -> list[forms.BoundField]:
+        return [field for field in self.visible_fields() if field.name not in WHOLE]
+
+    @property
+    def is_partial(self) -> bool:
+        return any(field.value() or field.errors for field in self.partly)
 
     def clean(self) -> dict[str, Any]:
         data = super().clean() or {}

@@ -70,6 +70,7 @@ def export(request: HttpRequest, pk: int) -> HttpResponse:
         "export": found,
         "versions": exporting.versions(found)[:PER_PAGE],
         "chosen": chosen_words(found.selection),
+        "holds": sorted((name, count) for name, count in found.counts.items() if count),
     }
     part = request.htmx  # type: ignore[attr-defined]
     template = "annotation/_export.html" if part else "annotation/export.html"
