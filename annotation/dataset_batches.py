@@ -10,24 +10,29 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv as csv
 from django.core.exceptions import EmptyResultSet
 from django.db import connection
-from django.db.models import Count, QuerySet, TextField
+from django.db.models import Max, QuerySet, TextField
+from django.db.models.expressions import RawSQL
 from django.db.models.functions import Cast
 
 from annotation.models import Judgment, Rating
 from generation.models import Candidate, CandidateSet
 
-# The first batch is a small one, so that there is something to see at once.
-FIRST_SETS, MOST_SETS = 250, 20_000
-ROWS = 20_000  # judgments and ratings of the batches after it, about
+# Sets whose numbers are looked at first: few, so that there is something to see at once.
+FIRST_SPAN = 250
+ROWS = 20_000  # judgments and ratings of the batches after it, about; twice as many at most
+WIDER = 4  # times as many sets as before at most
+# The same set's number stands in all three (the database sees to that): whichever the database
+# starts from, it reads the span alone.
+SET_KEYS = ("set_id", "assignment__set_id", "assignment__item__set_id")
 BLOCK = 2**24  # bytes; longer than any row
 Columns = Mapping[str, pa.DataType]
 WHOLE, REAL, TEXT = pa.int64(), pa.float64(), pa.string()
@@ -113,63 +118,81 @@ class Asked:
     also: QuerySet[CandidateSet] | None = None
 
     def batches(self, after: int = 0) -> Iterator[Said]:
-        """Those of the sets behind that one."""
-        most = FIRST_SETS
-        while found := self._next(after, most):
-            yield self._about(list(found))
-            after = max(found)
-            most = min(MOST_SETS, max(1, ROWS * len(found) // found.total()))
+        """Those of the sets behind that one.
 
-    def _next(self, after: int, most: int) -> Counter[int]:
-        """The next sets, with how many answers there are about each."""
-        found: Counter[int] = Counter()
-        ends = []
-        for rows, key in self._sources():
-            counted = rows.filter(**{f"{key}__gt": after}).order_by(key).values_list(key)
-            some = dict(counted.annotate(n=Count("pk"))[:most])
-            found.update(some)
-            if len(some) == most:
-                ends.append(max(some))  # what there is behind it was not asked for
-        chosen: Counter[int] = Counter()
-        for pk in sorted(found):
-            many = chosen.total() + found[pk] > 2 * ROWS
-            if chosen and (many or any(pk > end for end in ends)):
-                break
-            chosen[pk] = found[pk]
-        return chosen
+        A batch is what there is about a span of numbers of sets: so the database reads no more than
+        that, however large the whole is. Spans become as wide as it takes.
+        """
+        end = CandidateSet.objects.aggregate(most=Max("pk"))["most"] or 0
+        span = FIRST_SPAN
+        while after < end:
+            said = self._about(after, min(after + span, end))
+            if len(said.sets):
+                yield said
+            wide, after = said.last - after, said.last
+            span = max(1, min(WIDER * wide, wide * ROWS // max(1, said.answers)))
 
-    def _sources(self) -> list[tuple[QuerySet[Any], str]]:
-        found: list[tuple[QuerySet[Any] | None, str]] = [
-            (self.judgments, "set_id"),
-            (self.ratings, "set_id"),
-            (self.also, "pk"),
-        ]
-        return [(rows, key) for rows, key in found if rows is not None]
-
-    def _about(self, sets: list[int]) -> Said:
+    def _about(self, after: int, last: int) -> Said:
         digest = hashlib.sha256()
+        judgments, last = _answers(self.judgments, JUDGMENTS, (after, last), digest)
+        ratings = _read(b"", RATINGS)
+        if self.ratings is not None:
+            ratings, last = _answers(self.ratings, RATINGS, (after, last), digest)
+            judgments = _upto(judgments, last)
+        sets = [*judgments.column("set_id").unique(), *ratings.column("set_id").unique()]
+        found = {one.as_py() for one in sets}
+        if self.also is not None:
+            found |= set(self.also.filter(pk__gt=after, pk__lte=last).values_list("pk", flat=True))
+        of = RawSQL("SELECT unnest(%s::bigint[])", [sorted(found)])  # one value, however many
 
-        def read(rows: QuerySet[Any], key: str, columns: Columns, **more: Any) -> pa.RecordBatch:
-            mine = rows.filter(**{f"{key}__in": sets}).order_by(key, "pk").annotate(**more)
-            data = _copied(mine.values_list(*columns))
+        def read(rows: QuerySet[Any], columns: Columns) -> pa.RecordBatch:
+            data = _copied(rows.values_list(*columns)) if found else b""
             digest.update(data)
             return _read(data, columns)
 
-        ratings = Rating.objects.none() if self.ratings is None else self.ratings
-        order = Cast("assignment__order", TextField())
         return Said(
-            max(sets),
+            last,
             read(
-                CandidateSet.objects.all(),
-                "pk",
+                CandidateSet.objects.filter(pk__in=of)
+                .annotate(tags=Cast("source__tags", TextField()))
+                .order_by("pk"),
                 SETS,
-                tags=Cast("source__tags", TextField()),
             ),
-            read(Candidate.objects.all(), "set_id", CANDIDATES),
-            read(self.judgments, "set_id", JUDGMENTS, order=order),
-            read(ratings, "set_id", RATINGS, order=order),
+            read(Candidate.objects.filter(set__in=of).order_by("set_id", "index"), CANDIDATES),
+            judgments,
+            ratings,
             digest.digest(),
         )
+
+
+def _answers(
+    rows: QuerySet[Any], columns: Columns, between: tuple[int, int], digest: hashlib._Hash
+) -> tuple[pa.RecordBatch, int]:
+    """About the sets behind the first number up to the second, or up to an earlier one where there
+    are too many; up to which."""
+    after, last = between
+    spans = {f"{key}__gt": after for key in SET_KEYS} | {f"{key}__lte": last for key in SET_KEYS}
+    order = Cast("assignment__order", TextField())
+    found = rows.filter(**spans).annotate(order=order).order_by("set_id", "pk")
+    most = 2 * ROWS
+    while True:
+        data = _copied(found.values_list(*columns)[:most])
+        answers = _read(data, columns)
+        sets = answers.column("set_id")
+        if len(answers) < most:
+            break
+        if sets[0] != sets[-1]:
+            last = sets[-1].as_py() - 1  # about which there may be more
+            answers = _upto(answers, last)
+            break
+        most *= 2
+    digest.update(data)
+    return answers, last
+
+
+def _upto(answers: pa.RecordBatch, last: int) -> pa.RecordBatch:
+    sets = answers.column("set_id").to_numpy()
+    return answers.slice(0, int(np.searchsorted(sets, last, "right")))
 
 
 def _copied(rows: QuerySet[Any]) -> bytes:

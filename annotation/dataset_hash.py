@@ -18,10 +18,12 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as compute
 from numpy.typing import NDArray
 
 # The same answers given at another time are the same content.
@@ -137,7 +139,7 @@ def _codes(column: pa.Array) -> Bytes:
     """(rows, bytes of a code)"""
     kind = column.type
     if pa.types.is_list(kind):
-        column = pa.array([None if v is None else json.dumps(v) for v in column.to_pylist()])
+        column = _json(column)
     if pa.types.is_list(kind) or pa.types.is_dictionary(kind) or pa.types.is_string(kind):
         return _codes_of_text(_coded(column))
     if pa.types.is_boolean(kind):
@@ -160,9 +162,19 @@ def _codes_of_text(column: pa.DictionaryArray) -> Bytes:
     texts = column.dictionary.to_pylist()
     table = np.zeros((len(texts) + 1, 17), np.uint8)  # the last one is that of no value
     table[:-1, 0] = 1
-    for place, text in enumerate(texts):
-        table[place, 1:] = np.frombuffer(hashlib.sha256(text.encode()).digest()[:16], np.uint8)
+    table[:-1, 1:] = np.frombuffer(b"".join(map(_code, texts)), np.uint8).reshape(-1, 16)
     return table[column.indices.fill_null(len(texts)).to_numpy(zero_copy_only=False)]
+
+
+@lru_cache(2**15)  # one table's texts are those of the next
+def _code(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()[:16]
+
+
+def _json(lists: pa.ListArray) -> pa.StringArray:
+    """Lists of whole numbers, written as JSON."""
+    numbers = compute.binary_join(lists.cast(pa.list_(pa.string())), ", ")
+    return compute.binary_join_element_wise("[", numbers, "]", "")
 
 
 def _coded(column: pa.Array) -> pa.DictionaryArray:

@@ -102,13 +102,17 @@ class Tally:
 
 def _counted(rows: pa.RecordBatch, columns: list[str]) -> Counter[str]:
     """How often each combination of the columns' values occurs."""
-    texts, codes = [], []
+    texts: list[list[str]] = []
+    codes = np.zeros(len(rows), np.int64)
     for name in columns:
         column = rows.column(name)
         column = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-        texts.append([str(value) for value in column.dictionary.to_pylist()] + [""])
-        codes.append(indices(column))
-    found, counts = np.unique(np.stack(codes, 1), axis=0, return_counts=True)
-    # The code of no value is -1: the last text, which is empty.
-    keys = [SEP.join(texts[i][code] for i, code in enumerate(row)) for row in found.tolist()]
+        texts.append(["", *(str(value) for value in column.dictionary.to_pylist())])
+        codes = codes * len(texts[-1]) + indices(column) + 1  # 0 is the code of no value
+    found, counts = np.unique(codes, return_counts=True)
+    places = np.unravel_index(found, [len(known) for known in texts])
+    keys = (
+        SEP.join(known[code] for known, code in zip(texts, row, strict=True))
+        for row in zip(*(place.tolist() for place in places), strict=True)
+    )
     return Counter(dict(zip(keys, counts.tolist(), strict=True)))

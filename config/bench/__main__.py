@@ -24,11 +24,12 @@ class Orders:
     large: int
     rounds: int
     repeats: int
+    answers: int  # of the large export
 
 
 def main(orders: Orders, into: Path) -> None:
     found = _training(orders)
-    if {"site", "sql", "claims"} & set(orders.groups):
+    if {"site", "sql", "claims", "export"} & set(orders.groups):
         found |= _labelling(orders)
     into.write_text(json.dumps(found))
 
@@ -52,6 +53,11 @@ def _labelling(orders: Orders) -> Found:
             from config.bench import claims
 
             found |= claims.measure(small=orders.small, large=orders.large, rounds=orders.rounds)
+        if "export" in orders.groups:
+            _say(f"exporting {orders.answers:,} judgments …")
+            from config.bench import exports
+
+            found |= exports.measure(large=orders.answers)
     finally:
         _close()
         postgres.release_and_wait()

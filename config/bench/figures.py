@@ -61,6 +61,16 @@ FIGURES = {
     "claim_ratio_done_40": Figure("claims", "ratio: the first 40 % judged, by many"),
     "claim_ratio_veteran": Figure("claims", "ratio: a person who has judged 10,000 items"),
     "claim_ratio_priority": Figure("claims", "ratio: … where those items have priority"),
+    "export_first_byte_s": Figure(
+        "export",
+        "seconds until the first rows of an export of 20,000 judgments are on disk",
+        at_most=0.5,
+    ),
+    "export_first_byte_1m_s": Figure("export", "… of 1,000,000", at_most=0.5),
+    "export_seconds_20k": Figure("export", "seconds for 20,000 judgments", at_most=2),
+    "export_seconds_1m": Figure("export", "… for 1,000,000", at_most=60),
+    "export_memory_mb_1m": Figure("export", "peak memory of the process that exports them, MB"),
+    "export_memory_ratio_1m_vs_100k": Figure("export", "… over that for 100,000", at_most=1.2),
     "prefix_speedup_d4": Figure(
         "prefix", "four questions in one reading against four readings, ratio", at_least=2.5
     ),

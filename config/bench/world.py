@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -172,6 +173,14 @@ def work_long(world: World, user: User, *, share: float, number: int) -> None:
         values = {"campaign": world.campaign.pk, "user": user.pk, "share": share}
         _run(_VETERAN, **values, number=number)
         _run(_SEAT, **values)
+
+
+def load(statements: Mapping[str, Mapping[str, Any]], **values: Any) -> None:
+    """Run them one after the other, each with its values and those of all."""
+    with transaction.atomic():
+        _without_triggers()
+        for statement, own in statements.items():
+            _run(statement, **own, **values)
 
 
 def analyse() -> None:

@@ -25,7 +25,7 @@ import django
 django.setup()
 from annotation import dataset_batches, datasets
 from annotation.models import Judgment
-dataset_batches.FIRST_SETS = datasets.PART = 1
+dataset_batches.FIRST_SPAN = dataset_batches.ROWS = datasets.PART = 1
 seen = 0
 def progress(count):
     global seen
@@ -57,7 +57,8 @@ def make_world() -> None:
 @pytest.fixture
 def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A part is one set."""
-    monkeypatch.setattr(dataset_batches, "FIRST_SETS", 1)
+    monkeypatch.setattr(dataset_batches, "FIRST_SPAN", 1)
+    monkeypatch.setattr(dataset_batches, "ROWS", 1)
     monkeypatch.setattr(datasets, "PART", 1)
 
 
@@ -108,7 +109,15 @@ def test_it_leaves_what_came_in_since_to_another_dataset(begun: Path) -> None:
     assert (resumed.counts["judgments"], resumed.resumed) == (SETS, 2)
 
 
-@pytest.mark.parametrize("change", ["judgment", "source", "wording", "withdrawn"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "judgment",
+        pytest.param("source", marks=pytest.mark.long),
+        "wording",
+        pytest.param("withdrawn", marks=pytest.mark.long),
+    ],
+)
 def test_it_begins_anew_where_something_changed(begun: Path, tmp_path: Path, change: str) -> None:
     first = Judgment.objects.order_by("pk")[0]
     if change == "judgment":

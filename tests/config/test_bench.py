@@ -18,6 +18,7 @@ def bench(into: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 SIZES = ["--seconds", "1", "--items", "3000", "--small", "200", "--large", "400"]
+SIZES += ["--answers", "40000"]
 
 
 @pytest.mark.long
@@ -32,6 +33,18 @@ def test_it_measures_labelling(tmp_path: Path) -> None:
     # How fast it was depends on the machine and its neighbours; these do not.
     assert found["cycle_sql"] <= 8
     assert found["cycle_sql_with_transactions"] <= 14
+
+
+@pytest.mark.long
+def test_it_measures_exports(tmp_path: Path) -> None:
+    into = tmp_path / "bench.json"
+    keys = [key for key, figure in FIGURES.items() if figure.group == "export"]
+    result = bench(into, *SIZES, "--only", *keys)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(into.read_text())
+    assert set(found) == set(keys)
+    assert [key for key, value in found.items() if not value > 0] == []
+    assert found["export_memory_ratio_1m_vs_100k"] <= 1.2
 
 
 @pytest.mark.long
@@ -75,7 +88,7 @@ def test_it_says_what_keeps_to_its_limit_and_what_does_not(tmp_path: Path) -> No
     assert "≤ 8" in lines["cycle_sql"]
     assert "pass" in lines["cycles_per_second_8"]
     assert groups(["cycle_sql"]) == ["sql"]
-    assert groups([]) == ["site", "sql", "claims", "prefix", "step", "halves"]
+    assert groups([]) == ["site", "sql", "claims", "export", "prefix", "step", "halves"]
     assert groups(["loader_share"]) == ["step"]
     write({"cycle_sql": 8}, tmp_path / "bench.json")
     write({"cycle_p95_ms_8": 70}, tmp_path / "bench.json")

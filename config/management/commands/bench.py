@@ -34,6 +34,7 @@ class Command(BaseCommand):
         parser.add_argument("--small", type=int, default=1_000, help="Items of the small campaign.")
         parser.add_argument("--large", type=int, default=1_000_000, help="… of the large one.")
         parser.add_argument("--rounds", type=int, default=100, help="Claims per stage and side.")
+        parser.add_argument("--answers", type=int, default=1_000_000, help="Of the large export.")
         parser.add_argument("--repeats", type=int, default=3, help="Of each training step.")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -42,7 +43,7 @@ class Command(BaseCommand):
             raise CommandError(
                 f"There is no figure {', '.join(unknown)}. There are: {', '.join(figures.FIGURES)}."
             )
-        sizes = ("seconds", "items", "small", "large", "rounds", "repeats")
+        sizes = ("seconds", "items", "small", "large", "rounds", "repeats", "answers")
         orders = {name: options[name] for name in sizes}
         found = self._measure(orders | {"groups": figures.groups(options["only"])})
         if options["only"]:
