@@ -12,7 +12,7 @@ from annotation.errors import DatasetError
 from annotation.portable import set_uid
 from annotation.restore.pictures import Pictures, Shelf
 from annotation.restore.taxonomy import Known
-from generation.models import Candidate, CandidateSet, Image, Source, Split, Task
+from generation.models import Candidate, CandidateSet, Image, Project, Source, Split, Task
 from generation.sources import MAX_PROMPT_BYTES
 
 Row = Mapping[str, Any]
@@ -81,7 +81,7 @@ class Chunk:
             )
         if not 1 <= row["size"] <= 8:
             raise DatasetError(f"A set has 1 to 8 candidates, not {row['size']}.")
-        source = _source(row, task, imported=one.imported)
+        source = _source(row, task, self.known.project, imported=one.imported)
         wanted = {said["image"]: "RGB" for said in one.candidates if said["image"]}
         rows = self.shelf.take(wanted | {row["source"]: "RGB", row["mask"]: "L"}, keep=keep)
         _check_size(rows[row["source"]], rows[row["mask"]])
@@ -112,9 +112,8 @@ class Chunk:
 
     def _sources(self) -> dict[tuple[Any, ...], Source]:
         for _one, source, _candidates in self.good:
-            source.project = self.known.project
             # The pictures' keys are known only now.
-            source.image_id, source.mask_id = source.image.pk, source.mask.pk
+            source.image, source.mask = source.image, source.mask
         made = [source for _one, source, _candidates in self.good]
         # A source that both people here and others judged is one to learn from.
         made.sort(key=lambda source: source.origin == Source.Origin.LIBRARY)
@@ -138,7 +137,7 @@ def _state(candidates: Sequence[Candidate]) -> str:
     return CandidateSet.State.READY if whole else CandidateSet.State.FAILED
 
 
-def _source(row: Row, task: Task, *, imported: bool) -> Source:
+def _source(row: Row, task: Task, project: Project, *, imported: bool) -> Source:
     prompt = _text(row["prompt"], "prompt")
     if len(prompt.encode()) > MAX_PROMPT_BYTES:
         raise DatasetError(f"Its prompt is longer than {MAX_PROMPT_BYTES} bytes.")
@@ -149,6 +148,7 @@ def _source(row: Row, task: Task, *, imported: bool) -> Source:
     if not isinstance(tags, dict):
         raise DatasetError("Its tags are not an object.")
     return Source(
+        project=project,
         task=task,
         # Datasets say what the policy was told; the task says it for all of its sources.
         prompt="" if prompt == task.fixed_prompt else prompt,

@@ -146,12 +146,12 @@ class Answers(Generic[Answer]):
         new = [turn for turn in turns.values() if turn.pk is None]
         self._store_items({id(turn.item): turn.item for turn in new}.values())
         for turn in new:
-            turn.item_id = turn.item.pk
+            turn.item = turn.item  # whose key is known only now
         _give_slots(new)
         Assignment.objects.bulk_create(new)
         self.model._default_manager.filter(pk__in=self.older).update(current=False)
         for _given, answer in self.good:
-            answer.assignment_id = answer.assignment.pk
+            answer.assignment = answer.assignment
         answers = [answer for _given, answer in self.good]
         moments = [answer.created_at for answer in answers]
         made = self.model._default_manager.bulk_create(answers)
