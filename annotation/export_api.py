@@ -9,6 +9,7 @@ from django.urls import reverse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
 from rest_framework import serializers
+from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -20,6 +21,7 @@ from annotation.export_views import download
 from annotation.models import Export
 from generation import api
 from generation.api_fields import Choice, Order, Real, Slug, Text, Whole
+from generation.api_views import Png
 from generation.endpoints import Listing, Single
 from generation.idempotency import HEADER, once
 from generation.models import Role, Scope, Split
@@ -181,12 +183,18 @@ class OneExport(Single):
         return Response(status=204)
 
 
+class Zip(Png):
+    media_type = "application/zip"
+    format = "zip"
+
+
 class ExportDownload(Single):
     role = Role.MANAGER
     scope = Scope.EXPORT
     project = "project"
     queryset = ROWS
     http_method_names = ["get", "head"]
+    renderer_classes = [Zip, JSONRenderer]
 
     @extend_schema(
         operation_id="exports_download",

@@ -10,6 +10,7 @@ from typing import Any
 
 from django.contrib.auth.models import User
 from django.core.files.uploadedfile import UploadedFile
+from django.http import Http404
 from django.utils.translation import gettext as _
 from drf_spectacular.utils import OpenApiParameter, extend_schema_field
 from PIL import Image as Pillow
@@ -91,7 +92,8 @@ def project_for(user: User, slug: str, role: Role) -> Project:
     if slug:
         project = Project.objects.filter(slug=slug).first()
         require(user, project, role)
-        assert project is not None
+        if project is None:  # a superuser's role reaches even there
+            raise Http404(f"There is no project “{slug}”.")
         return project
     require_anywhere(user, role)
     found = list(projects_of(user, role)[:2])

@@ -17,7 +17,7 @@ from pathlib import Path
 from oneloop import Client, OneLoopError
 
 
-def run(client: Client, folder: Path, task: str, name: str, out: Path, every: float = 10.0) -> None:
+def run(client: Client, folder: Path, task: str, name: str, out: Path, every: float) -> None:
     pushed = client.sources.push(folder, task=task)
     print(f"{pushed.created} sources are new, {pushed.existing} were there.", file=sys.stderr)
     for refused in pushed.refused:
@@ -45,10 +45,11 @@ def main() -> int:
     parser.add_argument("--task", default="fill")
     parser.add_argument("--name", default="From a script")
     parser.add_argument("--out", type=Path, default=Path("dataset.zip"))
+    parser.add_argument("--every", type=float, default=10.0, help="seconds between two looks")
     said = parser.parse_args()
     try:
         with Client(said.url, token=os.environ["ONELOOP_TOKEN"]) as client:
-            run(client, said.folder, said.task, said.name, said.out)
+            run(client, said.folder, said.task, said.name, said.out, said.every)
     except KeyError:
         parser.error("put a token into ONELOOP_TOKEN (page “Account”)")
     except OneLoopError as error:

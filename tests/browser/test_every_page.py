@@ -127,6 +127,7 @@ PAGES = {
     "account": "/account/",
     "password": "/account/password/",
     "audit": "/audit/",
+    "api": "/api/v1/docs/",
     "exports": "/exports/",
     "export": "/exports/{export}/",
     "webhooks": "/webhooks/",
