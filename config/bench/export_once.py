@@ -1,6 +1,6 @@
 """One export, and what it took, as JSON: `python -m config.bench.export_once CAMPAIGN DIRECTORY`.
 
-The clock starts where a worker's would, with Django and Arrow loaded.
+The clock starts where a worker's would: connected, with Django and Arrow and what that loads.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ import django
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 django.setup()
 
+import pyarrow as pa  # noqa: E402
+from django.db import connection  # noqa: E402
+
 from annotation import datasets  # noqa: E402
 from annotation.exports import Selection  # noqa: E402
 
@@ -29,6 +32,8 @@ def main(campaign: str, directory: Path) -> dict[str, float]:
             assert any(path.stat().st_size > 4 for path in directory.parent.rglob("*.parquet"))
             told.append(time.perf_counter() - began)
 
+    pa.array([0])  # Arrow looks for pandas when it makes its first array
+    connection.ensure_connection()
     began = time.perf_counter()
     chosen = Selection(campaigns=[campaign])
     datasets.write(

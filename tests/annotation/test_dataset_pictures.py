@@ -1,4 +1,4 @@
-"""The pictures of a dataset, as files, in Parquet and in WebDataset's tars."""
+"""A dataset as others read it: its card, and its pictures as files, in Parquet and in tars."""
 
 import io
 from pathlib import Path
@@ -6,15 +6,17 @@ from pathlib import Path
 import datasets as hub
 import pytest
 import webdataset
+from huggingface_hub import DatasetCard
 from PIL import Image as Pillow
 
 from annotation import dataset_pictures, datasets
+from annotation.dataset_files import TABLES
 from annotation.dataset_pictures import Pictures
 from annotation.datasets import DatasetError
-from annotation.models import Judgment
+from annotation.models import Aggregation, Judgment, Rating
 from generation import images
-from generation.models import Image
-from tests.annotation.factories import claim, make_campaign, make_dimension, submit
+from generation.models import Image, Policy, Source
+from tests.annotation.factories import claim, make_campaign, make_dimension, make_turn, submit
 from tests.factories import make_set, make_source, make_task, make_user
 
 
@@ -66,13 +68,66 @@ def test_every_configuration_loads_with_the_hub_s_loader(
     judged: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub.config, "HF_HUB_OFFLINE", True)
+    one = Judgment.objects.get()
+    turn, text = one.assignment, one.dimension
+    other = make_turn(turn.item, make_user(), {text: "no_difference"}, slot=3)
+    Rating.objects.create(
+        assignment=other, set=one.set, candidate=one.set.candidates.get(index=0), value=1
+    )
+    entry = {"user": turn.annotator_id, "dimension": text.pk, "n": 1, "accuracy": 0.9}
+    Aggregation.objects.create(campaign=turn.item.campaign, reliability=[entry])
     out = tmp_path / "out"
-    counts = write(out, "parquet").counts
+    rows, ratings = Judgment.objects.current(), Rating.objects.current()
+    counts = datasets.write(out, rows, ratings=ratings, pictures=Pictures("parquet")).counts
     names = hub.get_dataset_config_names(str(out))
-    assert sorted(names) == ["candidates", "images", "judgments", "preferences", "sets"]
+    assert set(names) == set(counts) == {*TABLES, "images"}
     for name in names:
-        rows = hub.load_dataset(str(out), name, split="train", cache_dir=str(tmp_path / "cache"))
-        assert len(rows) == counts[name]
+        loaded = hub.load_dataset(str(out), name, split="train", cache_dir=str(tmp_path / "cache"))
+        assert len(loaded) == counts[name] > 0
+
+
+def test_the_hub_understands_its_card(judged: None, tmp_path: Path) -> None:
+    Source.objects.update(licence="CC-BY-4.0")
+    out = tmp_path / "out"
+    write(out, "files")
+    card = DatasetCard.load(out / "README.md", ignore_metadata_errors=False)
+    said = card.data.to_dict()
+    assert said["pretty_name"] == "Judgments of images: Paint"
+    assert (said["license"], said["language"]) == ("cc-by-4.0", ["en"])
+    assert said["size_categories"] == ["n<1K"]
+    assert said["task_categories"] == ["image-to-image"]
+    assert {one["config_name"]: one["data_files"] for one in said["configs"]} == {
+        name: f"{name}.parquet" for name in ("sets", "candidates", "judgments", "preferences")
+    }
+    assert [one["config_name"] for one in said["configs"] if one.get("default")] == ["preferences"]
+    titles = [line for line in card.text.splitlines() if line.startswith("## ")]
+    assert titles == [
+        "## What is in it",
+        "## What people were asked",
+        "## How far people agree",
+        "## Policies",
+        "## Licences",
+        "## How it was made",
+        "## Known limits",
+    ]
+    policy = Policy.objects.get()
+    assert f"| {policy.name} | 4 | 4 | 25.0 % | 25.0 % |" in card.text
+    assert "| `text` | not known | 0 |" in card.text
+    assert "| CC-BY-4.0 | 1 |" in card.text
+
+
+def test_its_card_says_how_far_people_agree(judged: None, tmp_path: Path) -> None:
+    """Two units of two people each, a a | a b: of the four values three are a and one is b, so
+    nominal alpha = 1 - 3 * 2 / (3 * 1 + 1 * 3) = 0."""
+    one = Judgment.objects.get()
+    task, text = one.set.source.task, one.dimension
+    ann = one.assignment.annotator
+    other = make_campaign(task=task, sets=[make_set(make_source(task))], overlap=2).items.get()
+    make_turn(one.assignment.item, make_user(), {text: (0, 2)}, slot=1)
+    make_turn(other, ann, {text: (0, 1)})
+    make_turn(other, make_user(), {text: (1, 0)})
+    write(tmp_path / "out", "none")
+    assert "| `text` | 0.00 | 2 |" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_tars_hold_them_as_webdataset_reads_them(
