@@ -13,10 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import Model, Q
 
+from annotation.campaigns import note_made
 from annotation.errors import DatasetError
 from annotation.models import (
     Assignment,
@@ -55,6 +57,7 @@ class Known:
     # Why some names cannot be used: said of each row that has one.
     refused: dict[tuple[str, Any], str] = field(default_factory=dict)
     made: list[Model] = field(default_factory=list)
+    opened: list[int] = field(default_factory=list)  # campaigns that were made
 
     def task(self, slug: str) -> Task:
         return self._found("task", self.tasks, slug)
@@ -89,6 +92,8 @@ class Known:
         """Campaigns and people of refused rows go again; with `whole` all that was made."""
         campaigns = [one.pk for one in self.campaigns.values()]
         Campaign.objects.filter(pk__in=campaigns, items__isnull=True).delete()
+        for campaign in Campaign.objects.filter(pk__in=self.opened):
+            note_made(campaign, None)
         User.objects.filter(pk__in=self.people.values(), assignments__isnull=True).delete()
         if whole:
             for row in reversed(self.made):
@@ -247,6 +252,7 @@ def _make_campaign(known: Known, name: str, row: Row) -> Campaign:
         overlap=row.get("overlap", 1),
         guideline=row.get("guideline", ""),
     )
+    known.opened.append(campaign.pk)
     tasks = [known.tasks[slug] for slug in row.get("tasks", []) if slug in known.tasks]
     campaign.tasks.set(tasks)
     asked = row.get("dimensions", [])
@@ -257,10 +263,7 @@ def _make_campaign(known: Known, name: str, row: Row) -> Campaign:
 def _person(pseudonym: str) -> User:
     if not SAFE_NAME.fullmatch(pseudonym):
         pseudonym = hashlib.sha256(pseudonym.encode()).hexdigest()[:16]
-    user, made = User.objects.get_or_create(
-        username=f"{PERSON}{pseudonym}", defaults={"is_active": False}
-    )
-    if made:
-        user.set_unusable_password()
-        user.save(update_fields=["password"])
-    return user
+    return User.objects.get_or_create(
+        username=f"{PERSON}{pseudonym}",
+        defaults={"is_active": False, "password": make_password(None)},
+    )[0]

@@ -40,6 +40,7 @@ from annotation.models import (
 from annotation.restore import import_canonical
 from generation import images
 from generation.models import (
+    AuditEntry,
     Candidate,
     CandidateSet,
     Image,
@@ -47,6 +48,7 @@ from generation.models import (
     Policy,
     Source,
     Task,
+    Verb,
 )
 from tests.annotation.factories import make_dimension, make_turn
 from tests.factories import (
@@ -244,6 +246,8 @@ def test_rows_come_back_as_what_they_were(out: Path) -> None:
     ours = Policy.objects.get(name="ours 🎨")
     assert (ours.kind, ours.parent and ours.parent.name) == (Policy.Kind.EXTERNAL, "base")
     assert set(Campaign.objects.values_list("state", "origin")) == {("closed", "people")}
+    noted = AuditEntry.objects.filter(verb=Verb.CAMPAIGN_MADE)
+    assert noted.count() == Campaign.objects.count() == 3
     people = User.objects.all()
     assert len(people) == 3
     assert all(user.username.startswith("imported-") for user in people)
