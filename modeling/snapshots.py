@@ -81,6 +81,12 @@ def take(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def left_out(judgments: JudgmentQuerySet) -> int:
+    """How many imported ones a training does not see, even where it is asked to."""
+    imported = judgments.counted(imported=True).exclude(**ASKED_HERE)
+    return imported.exclude(_learnable()).count()
+
+
 def _learnable() -> Q:
     """Imported judgments of training pictures whose candidates are of one size, as pairs must be.
 

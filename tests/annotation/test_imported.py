@@ -68,6 +68,7 @@ def test_a_reward_model_learns_from_it_only_at_a_weight(task: Task, dimension: D
     assert list(snapshots.take(everything).judgments.all()) == [here]
     taken = snapshots.take(everything, imported_weight=0.25)
     assert set(taken.judgments.all()) == {here, there}
+    assert snapshots.left_out(everything) == 2
     weights = {row["source"]: row["weight"] for row in Snapshot(taken.directory).rows}
     assert weights == {here.set.source.image.sha256: 1.0, there.set.source.image.sha256: 0.25}
     assert datasets.verify(taken.directory)["counts"]["judgments"] == 2

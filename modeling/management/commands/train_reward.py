@@ -83,6 +83,12 @@ class Command(console.Command):
         if given["campaign"]:
             campaign = options.find_campaign(given["campaign"])
             judgments = judgments.filter(assignment__item__campaign=campaign)
+        left_out = 0 if given["imported"] is None else snapshots.left_out(judgments)
+        if left_out:
+            self.stderr.write(
+                f"{left_out} imported judgments are left out: of held-out sources, or of pictures "
+                "that differ in size."
+            )
         return snapshots.take(
             judgments, feedback_weight=given["feedback"], imported_weight=given["imported"]
         )
