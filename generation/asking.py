@@ -12,7 +12,9 @@ from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.request import Request
 from rest_framework.throttling import UserRateThrottle
 
-from generation.problems import BadParameters
+from generation.problems import BadParameters, TooLarge
+
+MOST_BYTES = 64 * 2**20  # JSON is read into memory; the files of a form are not
 
 
 class FirstLook(DefaultContentNegotiation):
@@ -26,6 +28,10 @@ class FirstLook(DefaultContentNegotiation):
         view = request.parser_context["view"]
         if request.method == "OPTIONS" or request.method not in view.allowed_methods:
             raise MethodNotAllowed(str(request.method))
+        length = str(request.META.get("CONTENT_LENGTH") or "0")
+        is_form = str(request.content_type).startswith("multipart/")
+        if not is_form and int(length if length.isdecimal() else 0) > MOST_BYTES:
+            raise TooLarge(f"Send at most {MOST_BYTES // 2**20} MiB at once.")
         takes = getattr(view, "takes", ())
         known = takes(request.method) if callable(takes) else takes
         if unknown := sorted(set(request.query_params) - set(known)):

@@ -96,6 +96,8 @@ def _as_api(exception: Exception) -> exceptions.APIException | None:
         return exceptions.PermissionDenied(said)
     if isinstance(exception, RequestDataTooBig):
         return TooLarge("What was sent is too large. Send less at once.")
+    if isinstance(exception, RecursionError):  # JSON in a thousand brackets
+        return exceptions.ParseError("This is nested too deeply.")
     if isinstance(exception, SuspiciousOperation):
         return exceptions.ParseError(said)
     return None

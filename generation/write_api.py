@@ -26,13 +26,12 @@ from generation.idempotency import HEADER, once
 from generation.images import ImageError
 from generation.jobs import make_candidates
 from generation.models import GenerationRun, Project, Role, Source, Split, Task, Verb
-from generation.problems import TooLarge, Unfit
+from generation.problems import Unfit
 from generation.read_api import GenerationOut, orders
 from generation.read_api import Generations as ReadGenerations
 from generation.read_api import Sources as ReadSources
 
 MOST = 100  # sources a call
-MOST_BYTES = 64 * 2**20  # a request is read into memory
 PICTURE = "As base64 (or a data: address); in a form, as a file."
 
 
@@ -113,8 +112,6 @@ class Sources(ReadSources):
         Good rows land and the report says why the others did not; the same rows sent again change
         nothing. 422 where none could be taken.
         """
-        if int(request.META.get("CONTENT_LENGTH") or 0) > MOST_BYTES:
-            raise TooLarge(f"Send at most {MOST_BYTES // 2**20} MiB at once.")
         said = _said(request)
         project = api.project_for(self.person, said.get("project", ""), Role.MANAGER)
         report = sources.Report()

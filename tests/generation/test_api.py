@@ -173,6 +173,19 @@ class TestProblems:
         refused = post(browser, "sources", {})
         assert (refused.status_code, "CSRF" in refused.json()["detail"]) == (403, True)
 
+    def test_what_cannot_be_read_is_refused(self, manager: Client) -> None:
+        deep = manager.post(f"{URL}sources", "[" * 100_000, content_type="application/json")
+        assert (deep.status_code, deep.json()["detail"]) == (400, "This is nested too deeply.")
+        large = manager.post(
+            f"{URL}sources", "{}", content_type="application/json", CONTENT_LENGTH=str(2**30)
+        )
+        assert (large.status_code, "64 MiB" in large.json()["detail"]) == (413, True)
+
+    def test_a_superuser_reads_everywhere_but_what_is_not_there(self) -> None:
+        root = caller(make_user(role=None, is_superuser=True))
+        body = {"project": "none-such", "task": "fill", "sources": [{"prompt": "a hat"}]}
+        assert post(root, "sources", body).status_code == 404
+
     def test_whoever_asks_too_often_is_told_when_again(
         self, manager: Client, settings: Any
     ) -> None:
