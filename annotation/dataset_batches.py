@@ -26,8 +26,9 @@ from django.db.models.functions import Cast
 from annotation.models import Judgment, Rating
 from generation.models import Candidate, CandidateSet
 
-# Sets whose numbers are looked at first: few, so that there is something to see at once.
-FIRST_SPAN = 250
+# Numbers of sets that are looked at first, and the most judgments of the first batch: few, so that
+# there is something to see at once.
+FIRST_SPAN, FIRST_ROWS = 250, 2_500
 ROWS = 20_000  # judgments and ratings of the batches after it, about; twice as many at most
 WIDER = 4  # times as many sets as before at most
 # The same set's number stands in all three (the database sees to that): whichever the database
@@ -124,20 +125,21 @@ class Asked:
         that, however large the whole is. Spans become as wide as it takes.
         """
         end = CandidateSet.objects.aggregate(most=Max("pk"))["most"] or 0
-        span = FIRST_SPAN
+        span, most = FIRST_SPAN, min(FIRST_ROWS, 2 * ROWS)
         while after < end:
-            said = self._about(after, min(after + span, end))
+            said = self._about(after, min(after + span, end), most)
             if len(said.sets):
                 yield said
+                most = 2 * ROWS
             wide, after = said.last - after, said.last
             span = max(1, min(WIDER * wide, wide * ROWS // max(1, said.answers)))
 
-    def _about(self, after: int, last: int) -> Said:
+    def _about(self, after: int, last: int, most: int) -> Said:
         digest = hashlib.sha256()
-        judgments, last = _answers(self.judgments, JUDGMENTS, (after, last), digest)
+        judgments, last = _answers(self.judgments, JUDGMENTS, (after, last), most, digest)
         ratings = _read(b"", RATINGS)
         if self.ratings is not None:
-            ratings, last = _answers(self.ratings, RATINGS, (after, last), digest)
+            ratings, last = _answers(self.ratings, RATINGS, (after, last), most, digest)
             judgments = _upto(judgments, last)
         sets = [*judgments.column("set_id").unique(), *ratings.column("set_id").unique()]
         found = {one.as_py() for one in sets}
@@ -166,7 +168,11 @@ class Asked:
 
 
 def _answers(
-    rows: QuerySet[Any], columns: Columns, between: tuple[int, int], digest: hashlib._Hash
+    rows: QuerySet[Any],
+    columns: Columns,
+    between: tuple[int, int],
+    most: int,
+    digest: hashlib._Hash,
 ) -> tuple[pa.RecordBatch, int]:
     """About the sets behind the first number up to the second, or up to an earlier one where there
     are too many; up to which."""
@@ -174,7 +180,6 @@ def _answers(
     spans = {f"{key}__gt": after for key in SET_KEYS} | {f"{key}__lte": last for key in SET_KEYS}
     order = Cast("assignment__order", TextField())
     found = rows.filter(**spans).annotate(order=order).order_by("set_id", "pk")
-    most = 2 * ROWS
     while True:
         data = _copied(found.values_list(*columns)[:most])
         answers = _read(data, columns)
