@@ -242,6 +242,7 @@ def test_a_picture_from_the_prompt_alone_is_judged_without_a_source(
     checked = "dialog.compare input:checked"
     assert page.locator(checked).evaluate_all("all => all.map(one => one.value)") == ["1", "2"]
     press(page, "3", "Escape")
+    page.wait_for_selector("dialog.compare", state="hidden")
 
     # Keys that speak of source and mask do no harm.
     press(page, " ", "m", "d", "z", "1", "Shift+Digit4", "0", "Enter")

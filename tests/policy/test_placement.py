@@ -180,7 +180,7 @@ def test_it_says_that_nf4_needs_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert quantised_loading("float8", torch.bfloat16) is None
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_blocks_give_the_same_velocities(models: FillModels, reward_dir: Path) -> None:
     before = _answer(models.transformer)

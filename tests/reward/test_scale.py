@@ -57,7 +57,7 @@ def test_two_processes_train_as_one(tmp_path: Path, labels: Path, base: Path, ou
     assert figures[0]["overall"] == figures[1]["overall"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_leave_one_reason_and_go_on(tmp_path: Path, labels: Path, base: Path) -> None:
     run = new_run(tmp_path / "run", labels, base, min_pairs=10_000)
     assert machines.start_two(MODULE, run).wait(200) != 0
