@@ -63,7 +63,7 @@ def test_it_measures_every_key(tmp_path: Path) -> None:
         assert key in result.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_measures_one_key_and_leaves_the_others(tmp_path: Path) -> None:
     into = tmp_path / "bench.json"
     into.write_text('{"cycle_sql": 99, "rl_step_speedup": 1.5}')

@@ -71,7 +71,7 @@ def test_it_stops_at_a_loss_that_is_no_number(
     assert not RunDirectory(run).checkpoints()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_goes_back_to_an_intact_checkpoint(tmp_path: Path, whole: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(whole, run)

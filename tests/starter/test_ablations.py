@@ -48,7 +48,7 @@ def test_its_settings_change_what_they_name(tmp_path: Path) -> None:
         assert config_of(plan, SETTINGS[name], tmp_path, 1) != default
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_trains_the_cells_once_and_writes_a_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
