@@ -74,6 +74,9 @@ class Export(Job):
     def get_absolute_url(self) -> str:
         return reverse("annotation:export", args=[self.pk])
 
+    def ended(self) -> None:
+        type(self).objects.filter(pk=self.pk).update(salt="")
+
     @property
     def is_open(self) -> bool:
         return self.state in {JobState.QUEUED, JobState.RUNNING}

@@ -109,6 +109,7 @@ def run(export: Export) -> None:
     except Exception as error:
         said = _("The export broke off: %(error)s. Order it again.")
         export.fail(said % {"error": error})
+        shutil.rmtree(root(export), ignore_errors=True)
         raise
 
 
@@ -140,7 +141,7 @@ def _make(export: Export, done: Done, lost: Event) -> None:
     with packed.open("rb") as file:
         default_storage.delete(key)  # of an attempt whose worker died after this
         kept = default_storage.save(key, File(file))
-    found |= {"archive": kept, "byte_size": packed.stat().st_size, "salt": "", "message": ""}
+    found |= {"archive": kept, "byte_size": packed.stat().st_size, "message": ""}
     export.finish(progress=export.total, **found)
     shutil.rmtree(home, ignore_errors=True)
 

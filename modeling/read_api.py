@@ -18,7 +18,7 @@ from generation.models import Task
 from generation.ownership import JobState
 from generation.parameters import between, choice, documented, number, read, slug, switch, text
 from generation.read_api import JOB
-from modeling import leaderboard, studies
+from modeling import kept_boards, leaderboard, studies
 from modeling.feedback_report import report
 from modeling.models import (
     Evaluation,
@@ -327,7 +327,7 @@ class Leaderboard(Endpoint):
     )
     def get(self, request: Request) -> Response:
         """Which policy is best, by every blind comparison and rating in a project."""
-        return Response(BoardOut(leaderboard.as_json(leaderboard.board(self._scope()))).data)
+        return Response(BoardOut(leaderboard.as_json(kept_boards.board(self._scope())[0])).data)
 
     def _scope(self) -> leaderboard.Scope:
         parameters = self.parameters.items()

@@ -130,7 +130,7 @@ def test_it_refuses_what_holds_nothing_and_too_many_at_once(
     order(campaign, manager)
     exporting.run(first)
     first.refresh_from_db()
-    assert (first.state, first.archive) == ("cancelled", "")
+    assert (first.state, first.archive, first.salt) == ("cancelled", "", "")
 
 
 def test_it_holds_nothing_of_another_project(campaign: Campaign, manager: User) -> None:
