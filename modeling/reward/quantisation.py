@@ -9,9 +9,10 @@ or, slowly, on a CPU.
 from __future__ import annotations
 
 import importlib.util
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 QUANTISATIONS = ("", "nf4", "int8")
 
@@ -30,6 +31,7 @@ def quantisation_options(
             f'quantisation "{kind}" needs the package bitsandbytes, which is not installed: '
             "pip install bitsandbytes, or leave quantisation empty."
         )
+    import torch
     from transformers import BitsAndBytesConfig
 
     kept = ["lm_head", "model.visual"]

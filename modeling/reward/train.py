@@ -57,7 +57,7 @@ from modeling.reward.objective import (
 from modeling.reward.schedule import Schedule, load_data, share_of_ties
 from modeling.reward.scoring import answer_logits, margins_of
 from modeling.reward.state import WHOLE, gather_state, load_state, write_state
-from modeling.reward.view import ViewConfig
+from modeling.reward.view_config import ViewConfig
 from modeling.reward.vlm import RewardVLM, attach_lora, load_reward_vlm, write_settings
 from modeling.rundir import RunDirectory, RunError, die_with_parent
 

@@ -28,7 +28,7 @@ from transformers.utils.hub import cached_file
 
 from modeling.reward.preprocess import VisionLayout
 from modeling.reward.quantisation import prepared, quantisation_options
-from modeling.reward.view import ViewConfig
+from modeling.reward.view_config import ViewConfig
 from modeling.reward.vision import batch_equal_images
 
 SETTINGS = "reward.json"

@@ -30,7 +30,7 @@ from transformers import Qwen2Tokenizer
 
 from modeling.reward.evaluate import figures, fit_temperature
 from modeling.reward.preprocess import VisionLayout
-from modeling.reward.view import ViewConfig
+from modeling.reward.view_config import ViewConfig
 from modeling.reward.vlm import load_reward_vlm
 from modeling.starter.reward_data import DIMENSIONS, Groups, concat, make_groups
 from modeling.starter.reward_eval import by_dimension, judge

@@ -26,7 +26,8 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import rotate_half
 from transformers.vision_utils import get_vision_position_ids
 
 from modeling.reward.preprocess import VisionLayout, to_patches
-from modeling.reward.view import ViewConfig, reward_view
+from modeling.reward.view import reward_view
+from modeling.reward.view_config import ViewConfig
 from modeling.starter.reward_data import DIMENSIONS, PROMPTED, TIE, Groups
 from modeling.starter.reward_questions import Due, Pair, Speller, spelt
 

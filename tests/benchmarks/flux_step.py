@@ -53,7 +53,7 @@ from modeling.policy.objectives import onereward
 from modeling.policy.step_bench import STARTER, moments_of, weights_of, write_run
 from modeling.policy.train import train_step
 from modeling.reward.preprocess import VisionLayout
-from modeling.reward.view import ViewConfig
+from modeling.reward.view_config import ViewConfig
 from modeling.reward.vision import batch_equal_images
 from modeling.reward.vlm import RewardVLM, answer_ids
 from modeling.rundir import RunDirectory

@@ -19,7 +19,7 @@ from modeling.policy.literal import LiteralConfig, LiteralStep, probability_of_y
 from modeling.policy.trainer import Trainer, prepare
 from modeling.policy.watch import seed_of
 from modeling.reward.scoring import margins
-from modeling.reward.view import ViewConfig
+from modeling.reward.view_config import ViewConfig
 from modeling.reward.vlm import load_reward_vlm
 from modeling.rundir import RunDirectory
 from tests.policy.tiny import make_run

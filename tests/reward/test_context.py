@@ -23,7 +23,8 @@ from modeling.reward.evaluate import outcomes
 from modeling.reward.rerank import rerank
 from modeling.reward.scoring import answer_logits, margins, margins_of
 from modeling.reward.template import CONTEXT, prefix_ids, suffix_ids
-from modeling.reward.view import ViewConfig, reward_context
+from modeling.reward.view import reward_context
+from modeling.reward.view_config import ViewConfig
 from modeling.reward.vlm import RewardVLM, load_reward_vlm, write_settings
 from tests.reward.test_scoring import QUERIES, pictures
 from tests.reward.worlds import snapshot

@@ -17,7 +17,7 @@ from modeling.reward.data import (
     pairs_of,
     steps_for,
 )
-from modeling.reward.view import ViewConfig
+from modeling.reward.view_config import ViewConfig
 from modeling.rundir import RunError
 from tests.reward.worlds import rows_of, snapshot, write
 

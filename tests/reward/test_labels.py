@@ -21,7 +21,7 @@ from modeling.reward.data import (
 )
 from modeling.reward.labels import weigh
 from modeling.reward.schedule import decided, share_of_ties
-from modeling.reward.view import ViewConfig
+from modeling.reward.view_config import ViewConfig
 from modeling.rundir import RunError
 from tests.reward.worlds import rows_of, snapshot, tie, write, write_ties
 

@@ -7,7 +7,8 @@ from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from modeling.reward.preprocess import VisionLayout, to_patches
-from modeling.reward.view import ViewConfig, reward_view
+from modeling.reward.view import reward_view
+from modeling.reward.view_config import ViewConfig
 from tests.reward.tiny import tiny_processor
 
 

@@ -13,7 +13,7 @@ from modeling.reward.prefix import encode_reference
 from modeling.reward.rerank import rerank
 from modeling.reward.scoring import margins
 from modeling.reward.train import train
-from modeling.reward.view import ViewConfig
+from modeling.reward.view_config import ViewConfig
 from modeling.reward.vlm import RewardVLM, load_reward_vlm
 from modeling.rundir import RunError
 from tests.reward.test_scoring import QUERIES, pictures

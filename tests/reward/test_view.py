@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from modeling.reward.view import ViewConfig, reward_context, reward_view, zoom_windows
+from modeling.reward.view import reward_context, reward_view, zoom_windows
+from modeling.reward.view_config import ViewConfig
 
 
 def example() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

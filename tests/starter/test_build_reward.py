@@ -204,7 +204,7 @@ def test_it_goes_on_after_a_kill_to_the_same_bits(tmp_path: Path) -> None:
     build(whole, TINY)
     script = (
         "import json, sys; from pathlib import Path\n"
-        "from modeling.reward.view import ViewConfig\n"
+        "from modeling.reward.view_config import ViewConfig\n"
         "from modeling.starter.build_reward import Recipe, build\n"
         "values = json.loads(sys.argv[2]); values['view'] = ViewConfig(**values['view'])\n"
         "build(Path(sys.argv[1]), Recipe(**values))\n"
