@@ -206,4 +206,4 @@ class ExportDownload(Single):
     )
     def get(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponseBase:  # type: ignore[override]
         """The archive; 404 while there is none."""
-        return download(self.get_object())
+        return download(request, self.get_object())

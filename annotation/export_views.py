@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from django.contrib import messages
-from django.core.files.storage import default_storage
 from django.core.paginator import Paginator
-from django.http import FileResponse, Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
@@ -15,6 +14,7 @@ from annotation import exporting
 from annotation.errors import Refused
 from annotation.export_forms import ExportForm, chosen_words
 from annotation.models import Export
+from generation import delivery
 from generation.access import needs, projects_of, require, user_of
 from generation.models import Role
 
@@ -79,21 +79,22 @@ def export(request: HttpRequest, pk: int) -> HttpResponse:
 
 @require_GET
 def export_file(request: HttpRequest, pk: int) -> HttpResponseBase:
-    return download(_get_export_for_manager(request, pk))
+    return download(request, _get_export_for_manager(request, pk))
 
 
-def download(found: Export) -> FileResponse:
+def download(request: HttpRequest, found: Export) -> HttpResponseBase:
     """The archive; Http404 says why there is none."""
     if not found.archive:
         raise Http404(_("This export has no file: it is not finished, or its file was deleted."))
+    name = f"oneloop-export-{found.pk}.zip"
     try:
-        file = default_storage.open(found.archive)
+        return delivery.attachment(
+            request, found.archive, filename=name, content_type="application/zip"
+        )
     except FileNotFoundError:
         raise Http404(
             _("The file of this export is gone from the store. Order it again.")
         ) from None
-    name = f"oneloop-export-{found.pk}.zip"
-    return FileResponse(file, as_attachment=True, filename=name, content_type="application/zip")
 
 
 @require_POST

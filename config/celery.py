@@ -4,6 +4,7 @@ import threading
 import time
 from typing import Any
 
+import django
 from celery import Celery
 from celery.signals import celeryd_init
 
@@ -16,6 +17,14 @@ app.autodiscover_tasks(related_name="jobs")
 
 # What a worker gets to stop by itself once its supervisor is gone.
 GRACE_SECONDS = 10.0
+
+
+@celeryd_init.connect
+def refuse_unsafe(**_: Any) -> None:
+    django.setup()
+    from config import safety
+
+    safety.refuse_unsafe()
 
 
 @celeryd_init.connect

@@ -5,7 +5,6 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
-from config import env
 from generation.models import Role
 
 
@@ -19,19 +18,6 @@ def database_is_postgresql(**kwargs: Any) -> list[CheckMessage]:
             hint="Queues use SKIP LOCKED and constraints that only PostgreSQL has. Write "
             "postgresql://user:password@host/name, or unset it for the embedded one.",
             id="oneloop.E001",
-        )
-    ]
-
-
-@register(Tags.security, deploy=True)
-def secret_key_is_shared(**kwargs: Any) -> list[CheckMessage]:
-    if env.text("SECRET_KEY"):
-        return []
-    return [
-        Warning(
-            "SECRET_KEY is not set, so this machine made its own.",
-            hint="Set the same SECRET_KEY on every machine that serves the site.",
-            id="oneloop.W001",
         )
     ]
 

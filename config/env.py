@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,6 +37,14 @@ def flag(name: str, *, default: bool) -> bool:
     return value in TRUE
 
 
+def choice(name: str, known: Sequence[str]) -> str:
+    """One of those known, else the first."""
+    value = text(name, known[0]).lower()
+    if value not in known:
+        raise ImproperlyConfigured(f"{name}={value!r} is unknown. Write {' or '.join(known)}.")
+    return value
+
+
 def integer(name: str, default: int) -> int:
     value = text(name)
     try:
@@ -54,7 +63,7 @@ def origin(url: str) -> str:
 
 
 def mapping(name: str) -> dict[str, Any]:
-    value = text(name)
+    value = secret(name)
     if not value:
         return {}
     try:

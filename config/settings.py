@@ -16,8 +16,11 @@ from config.runtime import paths
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = Path(env.text("ONELOOP_DATA", str(BASE_DIR / ".data"))).expanduser().resolve()
 
+# A deployment that others rely on: config/safety.py refuses to start one whose settings are unsafe.
+PRODUCTION = env.choice("ONELOOP_ENV", ["development", "production"]) == "production"
 DEBUG = env.flag("DEBUG", default=False)
-SECRET_KEY = env.text("SECRET_KEY") or paths.secret_key(DATA_DIR)
+SECRET_KEY = env.secret("SECRET_KEY") or paths.secret_key(DATA_DIR)
+SECRET_KEY_FALLBACKS = env.secret("SECRET_KEY_FALLBACKS").split()
 ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 CSRF_TRUSTED_ORIGINS = env.words("CSRF_TRUSTED_ORIGINS")
 
@@ -44,9 +47,9 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "config.middleware.security_headers",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "config.middleware.content_security_policy",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -83,8 +86,8 @@ TEMPLATES = [
 
 # Database ---------------------------------------------------------------------------------------
 
-DATABASE_URL = env.text("DATABASE_URL") or paths.database_url(DATA_DIR)
-DATABASE_IS_EMBEDDED = not env.text("DATABASE_URL")
+DATABASE_URL = env.secret("DATABASE_URL") or paths.database_url(DATA_DIR)
+DATABASE_IS_EMBEDDED = not env.secret("DATABASE_URL")
 _database: dict[str, Any] = dict(dj_database_url.parse(DATABASE_URL))
 _database |= {
     # The pool replaces persistent connections. The health check is what turns a restarted
@@ -105,8 +108,8 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # Jobs -------------------------------------------------------------------------------------------
 
-CELERY_BROKER_URL = env.text("CELERY_BROKER_URL") or paths.broker_url(DATA_DIR)
-BROKER_IS_EMBEDDED = not env.text("CELERY_BROKER_URL")
+CELERY_BROKER_URL = env.secret("CELERY_BROKER_URL") or paths.broker_url(DATA_DIR)
+BROKER_IS_EMBEDDED = not env.secret("CELERY_BROKER_URL")
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TASK_DEFAULT_QUEUE = "default"
 # A job is a doorbell: acknowledged before it runs. Long work is owned by a row with a lease, and
@@ -172,6 +175,13 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
 
 MEDIA_ROOT = env.text("MEDIA_ROOT", str(DATA_DIR / "media"))
 MEDIA_URL = env.text("MEDIA_URL", "/media/")
+# How pictures travel once it is known that the person may see them (generation/delivery.py): by
+# this process; by the proxy, from this internal address of its (X-Accel-Redirect); or, with an
+# object store, by the store itself, from an address that ends after so many seconds.
+MEDIA_ACCEL = env.text("MEDIA_ACCEL")
+MEDIA_REDIRECT_SECONDS = env.integer("MEDIA_REDIRECT_SECONDS", 0)
+# The store as browsers reach it, e.g. https://pictures.example.org; pages may show what lies there.
+MEDIA_ORIGINS = env.words("MEDIA_ORIGINS")
 STORAGES = {
     "default": {
         "BACKEND": env.text("MEDIA_BACKEND", "django.core.files.storage.FileSystemStorage"),
@@ -214,19 +224,44 @@ ACCOUNT_ADAPTER = "config.sign_in.Passwords"
 SOCIALACCOUNT_ADAPTER = "config.sign_in.People"
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_UNIQUE_EMAIL = False  # people are matched by the provider's own id, never by e-mail
-ACCOUNT_DEFAULT_HTTP_PROTOCOL = "https" if env.flag("SECURE_COOKIES", default=False) else "http"
-SECURE_COOKIES = env.flag("SECURE_COOKIES", default=False)
+ACCOUNT_DEFAULT_HTTP_PROTOCOL = (
+    "https" if env.flag("SECURE_COOKIES", default=PRODUCTION) else "http"
+)
 SESSION_ENGINE = "config.sessions"
 AUTHENTICATION_BACKENDS = ["config.sessions.Backend"]
-SESSION_COOKIE_SECURE = SECURE_COOKIES
-CSRF_COOKIE_SECURE = SECURE_COOKIES
-SESSION_COOKIE_AGE = 14 * 24 * 3600
-SECURE_CONTENT_TYPE_NOSNIFF = True
-SECURE_REFERRER_POLICY = "same-origin"
-X_FRAME_OPTIONS = "DENY"
+
+# Transport, cookies, headers --------------------------------------------------------------------
+
+# A proxy that ends TLS must set X-Forwarded-Proto itself and drop what the visitor sent.
 BEHIND_PROXY = env.flag("BEHIND_TLS_PROXY", default=False)
 if BEHIND_PROXY:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+SECURE_SSL_REDIRECT = env.flag("SECURE_SSL_REDIRECT", default=PRODUCTION)
+# Asked inside the machine, where there is no TLS.
+SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$", r"^metrics$"]
+SECURE_HSTS_SECONDS = env.integer("HSTS_SECONDS", 365 * 24 * 3600 if PRODUCTION else 0)
+SECURE_HSTS_INCLUDE_SUBDOMAINS = env.flag("HSTS_INCLUDE_SUBDOMAINS", default=PRODUCTION)
+SECURE_HSTS_PRELOAD = env.flag("HSTS_PRELOAD", default=False)
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+SECURE_COOKIES = env.flag("SECURE_COOKIES", default=PRODUCTION)
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_COOKIES
+# A browser takes a __Host- cookie only from this very host, over TLS.
+SESSION_COOKIE_NAME = "__Host-sessionid" if SECURE_COOKIES else "sessionid"
+CSRF_COOKIE_NAME = "__Host-csrftoken" if SECURE_COOKIES else "csrftoken"
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+# Readable by scripts: the labelling page goes on after somebody logged in again in another window.
+CSRF_COOKIE_HTTPONLY = False
+SESSION_COOKIE_AGE = env.integer("SESSION_HOURS", 14 * 24) * 3600
+SILENCED_SYSTEM_CHECKS = [
+    # To be in the browsers' preload lists is a promise for a whole domain, not this program's.
+    "security.W021",
+    # Checks whose risk the operator takes, by id, e.g. oneloop.E117; SECURITY.md names them.
+    *env.words("ACCEPTED_RISKS"),
+]
 
 REST_FRAMEWORK = {
     # The first one decides how somebody unknown is answered: 401 and a way to do better.

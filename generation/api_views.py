@@ -15,9 +15,10 @@ from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from generation import api, images, pictures
+from generation import api, delivery, pictures
 from generation.access import roles_of
 from generation.authentication import needs_scope
+from generation.images import ImageError
 from generation.models import Role, Scope, Token
 
 
@@ -74,10 +75,9 @@ def image(request: Request, sha256: str) -> HttpResponse:
     """A picture's PNG, for members of a project that uses it."""
     row = pictures.get_for_user(api.user_of(request), sha256)
     try:
-        data = images.read_bytes(row)
-    except images.ImageError as error:
+        response = delivery.picture(request, row)
+    except ImageError as error:
         raise Http404(str(error)) from None
-    response = HttpResponse(data, content_type="image/png")
     response["Cache-Control"] = "private, max-age=86400"
     return response
 

@@ -6,14 +6,13 @@ from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import condition, require_http_methods, require_safe
 
-from generation import audit, images, pictures
+from generation import audit, delivery, pictures
 from generation.access import may_anywhere, needs, projects_of, user_of
 from generation.forms import SourceFilter, SourceForm
 from generation.images import ImageError
 from generation.models import Image, Role, Source, Verb, Withdrawal
 
 PER_PAGE = 48
-A_YEAR = 365 * 24 * 3600
 
 
 def _etag(request: HttpRequest, row: Image) -> str:
@@ -32,16 +31,10 @@ def image(request: HttpRequest, sha256: str) -> HttpResponse:
 
 @condition(etag_func=_etag)
 def _picture(request: HttpRequest, row: Image) -> HttpResponse:
-    size = request.GET.get("size", "")
     try:
-        data = images.reduced(row, size) if size in images.SIDES else images.read_bytes(row)
+        return delivery.picture(request, row, request.GET.get("size", ""))
     except ImageError as error:
         raise Http404(str(error)) from None
-    response = HttpResponse(data, content_type="image/png")
-    # The address is the content's hash: what it names never changes. Only the person's own browser
-    # keeps it, and only for this login: the session makes Django add “Vary: Cookie”.
-    response["Cache-Control"] = f"private, max-age={A_YEAR}, immutable"
-    return response
 
 
 @require_safe

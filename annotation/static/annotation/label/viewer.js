@@ -225,10 +225,9 @@ export function createViewer(root, { onPick }) {
 // The mask's box as shares of the picture: its centre and its sides.
 async function maskBox(url) {
   if (boxes.has(url)) return boxes.get(url);
-  const image = new Image();
-  image.src = url;
-  await image.decode();
-  const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight);
+  // Fetched, not shown: an image that the object store sent could not be read here.
+  const image = await createImageBitmap(await (await fetch(url)).blob());
+  const canvas = new OffscreenCanvas(image.width, image.height);
   const context = canvas.getContext("2d");
   context.drawImage(image, 0, 0);
   const { data, width, height } = context.getImageData(0, 0, canvas.width, canvas.height);
