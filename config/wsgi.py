@@ -1,10 +1,13 @@
 import os
 
+from django.conf import settings
 from django.core.wsgi import get_wsgi_application
+
+from config.balance import Balanced
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
-application = get_wsgi_application()
+application = Balanced(get_wsgi_application(), settings.DATA_DIR)
 
 from config import safety  # noqa: E402  (it needs the apps)
 

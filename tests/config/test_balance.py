@@ -1,0 +1,100 @@
+"""Browsers are spread evenly over a server's workers, whoever took their connections."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from config.balance import Balanced
+from tests.config.test_up import free_port
+from tests.conftest import REPOSITORY, stop_process_group
+
+CLIENTS = 8
+
+
+@pytest.fixture
+def server(data_dir: Path) -> Iterator[int]:
+    port = free_port()
+    data_dir.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "granian", "--interface", "wsgi", "--no-ws", "--port"]
+    command += [str(port), "--workers", "2", "--blocking-threads", "8"]
+    process = subprocess.Popen(
+        [*command, "tests.config.counted_app:application"],
+        cwd=REPOSITORY,
+        env=os.environ | {"ONELOOP_DATA": str(data_dir)},
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        _wait_for(port)
+        yield port
+    finally:
+        stop_process_group(process)
+
+
+def test_a_worker_that_has_more_sends_some_away(server: int) -> None:
+    # As uneven as can be: one connection after the other, all of them held by one worker.
+    clients = [http.client.HTTPConnection("127.0.0.1", server, timeout=30) for _ in range(CLIENTS)]
+    end = time.monotonic() + 4
+    counts = [Counter[str]() for _ in clients]
+
+    def ask(number: int) -> None:
+        while time.monotonic() < end:
+            clients[number].request("GET", "/")
+            worker = clients[number].getresponse().read().decode()
+            if time.monotonic() > end - 2:
+                counts[number][worker] += 1
+
+    threads = [threading.Thread(target=ask, args=[number]) for number in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    served = sum(counts, Counter[str]())
+    assert len(served) == 2
+    assert min(served.values()) > 0.42 * served.total()  # 3 of 8 would be 0.375
+
+
+def test_a_worker_alone_sends_nobody_away(server: int, data_dir: Path) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server, timeout=30)
+    for _ in range(5):
+        connection.request("GET", "/")
+        answer = connection.getresponse()
+        answer.read()
+        assert not answer.will_close
+
+
+def test_without_a_place_to_write_it_serves_all_the_same(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def application(environ: dict[str, object], start: object) -> list[bytes]:
+        start("200 OK", [])  # type: ignore[operator]
+        return [b"here"]
+
+    answer = Balanced(application, tmp_path / "not" / "there")(
+        {"SERVER_PROTOCOL": "HTTP/1.1"}, lambda s, h: said.append(s)
+    )
+    assert list(answer) == [b"here"]
+    assert said == ["200 OK"]
+
+
+def _wait_for(port: int) -> None:
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+            connection.request("GET", "/")
+            connection.getresponse().read()
+            return
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError("the server never answered")
