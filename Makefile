@@ -1,7 +1,7 @@
 # Two commands: `make run` serves OneLoop on this machine, `make test` proves it.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: run test test-all bench lint format messages clean
+.PHONY: run test test-all bench chaos lint format messages clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,6 +10,8 @@ CHROMIUM ?= $(or $(shell command -v chromium chromium-browser google-chrome | he
 UP ?=
 # Arguments for `manage.py bench`, e.g. make bench BENCH="--only cycle_sql".
 BENCH ?=
+# Arguments for `manage.py chaos`, e.g. make chaos CHAOS="--kills 20".
+CHAOS ?=
 # Arguments for pytest, e.g. make test PYTEST="-k queue".
 PYTEST ?=
 
@@ -26,6 +28,10 @@ test-all: .venv/.installed-dev chromium lint
 # Some minutes; writes bench.json.
 bench: .venv/.installed
 	$(BIN)/python manage.py bench $(BENCH)
+
+# A quarter of an hour; kills 200 processes of a site of its own and writes chaos.json.
+chaos: .venv/.installed
+	$(BIN)/python manage.py chaos $(CHAOS)
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .

@@ -62,6 +62,8 @@ def run(row: Addition) -> None:
     except Refused as error:
         row.fail(error.message)
     except Exception as error:
+        if row.may_pass(error):
+            raise
         said = _("Adding broke off: %(error)s. Add them again: nothing is added twice.")
         row.fail(said % {"error": error})
         raise

@@ -107,6 +107,8 @@ def run(export: Export) -> None:
         export.fail(str(error))
         shutil.rmtree(root(export), ignore_errors=True)
     except Exception as error:
+        if export.may_pass(error):
+            raise
         said = _("The export broke off: %(error)s. Order it again.")
         export.fail(said % {"error": error})
         shutil.rmtree(root(export), ignore_errors=True)

@@ -171,6 +171,11 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     },
 }
 
+# Durability and limits --------------------------------------------------------------------------
+
+# How long a worker that says nothing any more keeps its work; it says something six times as often.
+JOB_LEASE_SECONDS = env.integer("JOB_LEASE_SECONDS", 30)
+
 # Files ------------------------------------------------------------------------------------------
 
 MEDIA_ROOT = env.text("MEDIA_ROOT", str(DATA_DIR / "media"))

@@ -213,6 +213,8 @@ def make(run: GenerationRun, *, progress: Callable[[int, int], None] | None = No
         # Another worker goes on, or the order was cancelled: nothing may be written here any more.
         return False
     except Exception as error:
+        if run.may_pass(error):
+            raise
         logger.exception("Generation %s failed", run.pk)
         _fail(run, str(error) or type(error).__name__)
     return True

@@ -14,13 +14,22 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Self
 
-from django.db import connection, connections, models, transaction
+from django.conf import settings
+from django.db import (
+    InterfaceError,
+    OperationalError,
+    connection,
+    connections,
+    models,
+    transaction,
+)
 from django.db.models import F, Q
 from django.db.models.functions import Coalesce, Now
 from django.utils.translation import gettext_lazy as _
 
-LEASE = timedelta(seconds=30)
-HEARTBEAT_SECONDS = 5.0
+LEASE = timedelta(seconds=settings.JOB_LEASE_SECONDS)
+HEARTBEAT_SECONDS = settings.JOB_LEASE_SECONDS / 6
+ATTEMPTS = 20  # while the database comes and goes
 
 
 class LeaseLost(Exception):
@@ -125,6 +134,13 @@ class Job(models.Model):
         self.refresh_from_db()
         if mine:
             self.ended()
+
+    def may_pass(self, error: Exception) -> bool:
+        """Whether the database went away, and not the work is at fault.
+
+        The row is left as it is then: once its lease has run out, the next worker goes on.
+        """
+        return isinstance(error, InterfaceError | OperationalError) and self.attempt < ATTEMPTS
 
     def ended(self) -> None:
         """What else happens when it has succeeded, failed or was cancelled, in one transaction."""

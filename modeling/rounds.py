@@ -267,6 +267,8 @@ def execute(step: RoundStep, *, progress: Progress | None = None) -> bool:
     except READABLE as error:
         _fail(step, str(error))
     except Exception as error:
+        if step.may_pass(error):
+            raise
         log.exception("%s failed", step)
         _fail(step, f"{type(error).__name__}: {error}")
     return True

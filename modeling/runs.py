@@ -263,7 +263,8 @@ def execute(run: TrainingRun, *, progress: Callable[[int, int, str], None] | Non
     except (RunFailed, launch.LaunchError) as error:
         run.fail(str(error))
     except Exception as error:
-        run.fail(f"{type(error).__name__}: {error}")
+        if not run.may_pass(error):
+            run.fail(f"{type(error).__name__}: {error}")
         raise
     return True
 

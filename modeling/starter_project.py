@@ -58,7 +58,7 @@ def load(
     """Add what is missing of the starter project; running it again changes nothing."""
     seed()
     for slug in world.TASKS:
-        _plan_for(Task.objects.get(slug=slug))
+        plan_for(Task.objects.get(slug=slug))
     new = 0
     for slug in world.TASKS:
         new += _add_sources(Task.objects.get(slug=slug), per_task)
@@ -89,7 +89,7 @@ def load(
 
 
 @transaction.atomic
-def _plan_for(task: Task) -> None:
+def plan_for(task: Task) -> None:
     if task.plans.filter(made_by="starter project").exists():
         return
     newest = task.plans.order_by("-version").first()
@@ -110,12 +110,12 @@ def _add_sources(task: Task, per_task: int | None) -> int:
     mine = Source.objects.filter(task=task, external_id__startswith="starter/")
     first, number = mine.count(), mine.count()
     while any(mine.filter(split=split).count() < count for split, count in wanted.items()):
-        _add_block(task, range(number, number + BLOCK))
+        add_block(task, range(number, number + BLOCK))
         number += BLOCK
     return mine.count() - first
 
 
-def _add_block(task: Task, numbers: range) -> None:
+def add_block(task: Task, numbers: range) -> None:
     """Sources of the scenes with these numbers, written together."""
     examples = [
         world.sample_example(np.random.default_rng([world.TASKS.index(task.slug), n]), task.slug)

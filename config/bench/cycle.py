@@ -37,7 +37,7 @@ def statements(*, items: int) -> Found:
     world = make_world(items=items, people=1)
     client = Client(SERVER_NAME=HOST)
     client.force_login(world.people[0])
-    slugs = _slugs(world.campaign)
+    slugs = slugs_of(world.campaign)
     turns = _ahead(client, world.campaign)
     counted = []
     for _cycle in range(4):
@@ -64,7 +64,7 @@ def _submit(client: Client, turn: int, have: Sequence[int], slugs: Iterable[str]
     return [one["turn"] for one in answer.json()["sets"]]
 
 
-def _slugs(campaign: Campaign) -> list[str]:
+def slugs_of(campaign: Campaign) -> list[str]:
     return [one.slug for task in tasks_of(campaign) for one in dimensions_for(campaign, task)]
 
 
@@ -74,7 +74,7 @@ def _slugs(campaign: Campaign) -> list[str]:
 def under_load(site: Site, *, items: int, seconds: float) -> Found:
     world = make_world(items=items, people=32)
     analyse()
-    sessions = [_session(world, place) for place in range(32)]
+    sessions = [session_of(world, place) for place in range(32)]
     _cycles(site, world, sessions[:8], seconds=min(seconds, 3))  # both workers get warm
     found: Found = {}
     for clients in (1, 8, 32):
@@ -88,7 +88,7 @@ def under_load(site: Site, *, items: int, seconds: float) -> Found:
     return found
 
 
-def _session(world: World, place: int) -> str:
+def session_of(world: World, place: int) -> str:
     client = Client(SERVER_NAME=HOST)
     client.force_login(world.people[place])
     return client.cookies[settings.SESSION_COOKIE_NAME].value
@@ -108,7 +108,7 @@ def _cycles(site: Site, world: World, sessions: list[str], *, seconds: float) ->
     orders = {
         "port": site.port,
         "campaign": world.campaign.pk,
-        "slugs": _slugs(world.campaign),
+        "slugs": slugs_of(world.campaign),
         "sessions": sessions,
         "seconds": seconds,
     }

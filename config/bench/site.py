@@ -37,7 +37,7 @@ class Site:
             stdout=(settings.DATA_DIR.parent / "up.txt").open("wb"),
             stderr=subprocess.STDOUT,
         )
-        while not self._is_ready():
+        while not self.is_ready():
             if self.process.poll() is not None or time.monotonic() > began + READY_SECONDS:
                 said = (settings.DATA_DIR.parent / "up.txt").read_text()
                 raise RuntimeError(f"The site does not start. It says:\n{said}")
@@ -49,7 +49,7 @@ class Site:
             self.process.send_signal(signal.SIGTERM)
             self.process.wait(60)
 
-    def _is_ready(self) -> bool:
+    def is_ready(self) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
         try:
             connection.request("GET", "/readyz")
@@ -64,9 +64,9 @@ class Site:
     def web(self) -> list[int]:
         """Granian's own process and, below it, its workers."""
         assert self.process is not None
-        parents = dict(_parents())
-        top = [p for p, parent in parents.items() if parent == self.process.pid and _is_granian(p)]
-        return top + [pid for pid, parent in parents.items() if parent in top]
+        above = dict(parents())
+        top = [p for p, parent in above.items() if parent == self.process.pid and _is_granian(p)]
+        return top + [pid for pid, parent in above.items() if parent in top]
 
     def web_seconds(self) -> float:
         return sum(_cpu_seconds(pid) for pid in self.web())
@@ -80,11 +80,11 @@ class Site:
     @staticmethod
     def database_seconds() -> float:
         postmaster = Postgres(settings.DATA_DIR).pid()
-        below = [pid for pid, parent in _parents() if parent == postmaster]
+        below = [pid for pid, parent in parents() if parent == postmaster]
         return sum(_cpu_seconds(pid) for pid in below)
 
 
-def _parents() -> Iterator[tuple[int, int]]:
+def parents() -> Iterator[tuple[int, int]]:
     for directory in Path("/proc").glob("[0-9]*"):
         pid = int(directory.name)
         yield pid, _read(pid, "stat", lambda text: int(text.rpartition(")")[2].split()[1]))

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 # These never touch the database, or look after it themselves.
 WITHOUT_DATABASE = {
+    "bench",
+    "chaos",
     "check",
     "collectstatic",
     "compilemessages",
@@ -17,7 +19,14 @@ WITHOUT_DATABASE = {
     "version",
 }
 # These decide themselves which migrations are applied.
-WITHOUT_MIGRATIONS = {"dbshell", "flush", "makemigrations", "migrate", "showmigrations"}
+WITHOUT_MIGRATIONS = {
+    "dbshell",
+    "flush",
+    "makemigrations",
+    "migrate",
+    "restore",
+    "showmigrations",
+}
 
 
 def prepare_database(argv: Sequence[str]) -> None:

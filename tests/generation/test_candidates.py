@@ -3,12 +3,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from django.db import OperationalError, connection
 from PIL import Image as Pillow
 
 from generation import candidates, images, loaded
 from generation.candidates import CandidateError
 from generation.models import Candidate, CandidateSet, GenerationRun, Policy, Source, Task
-from generation.ownership import JobState, LeaseLost
+from generation.ownership import ATTEMPTS, JobState, LeaseLost
 from generation.sources import import_sources
 from tests.factories import (
     make_mask_picture,
@@ -249,6 +250,51 @@ def test_it_records_why_it_failed_and_can_go_on(task: Task, policy: Policy) -> N
     run.refresh_from_db()
     assert (run.state, run.error) == (JobState.SUCCEEDED, "")
     assert set(run.sets.values_list("state", "error")) == {("ready", "")}
+
+
+def test_it_leaves_an_order_to_the_next_worker_when_the_database_restarts(
+    task: Task, policy: Policy
+) -> None:
+    run = order(task, policy)
+
+    def cut(done: int, total: int) -> None:
+        other = connection.copy()
+        with other.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(%s)", [connection.connection.info.backend_pid]
+            )
+        other.close()
+
+    with pytest.raises(OperationalError):
+        candidates.make(run, progress=cut)
+    connection.close()
+
+    run.refresh_from_db()
+    assert run.state == JobState.RUNNING  # nobody has to ask for it again
+    assert 0 < run.progress < run.total
+    GenerationRun.objects.update(lease_until="2020-01-01T00:00:00Z")
+    assert candidates.make(GenerationRun.objects.get(pk=run.pk))
+    run.refresh_from_db()
+    assert (run.state, run.error, run.progress) == (JobState.SUCCEEDED, "", run.total)
+
+
+def test_it_gives_an_order_up_that_the_database_never_lets_finish(
+    task: Task, policy: Policy
+) -> None:
+    run = order(task, policy, count=1)
+    GenerationRun.objects.update(attempt=ATTEMPTS)
+
+    def break_off(done: int, total: int) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET statement_timeout = 1; SELECT pg_sleep(1)")
+
+    try:
+        assert candidates.make(run, progress=break_off)
+    finally:
+        connection.close()
+    run.refresh_from_db()
+    assert run.state == JobState.FAILED
+    assert "statement timeout" in run.error
 
 
 def test_it_names_a_missing_checkpoint(task: Task, tmp_path: Path) -> None:
