@@ -79,17 +79,17 @@ def difference(old: Keys, new: Keys, withdrawn: Keys) -> dict[str, int]:
 def keep(pk: int, keys: Keys) -> None:
     file = io.BytesIO()
     np.save(file, keys, allow_pickle=False)
-    default_storage.delete(_name(pk))  # of an attempt that broke off
-    default_storage.save(_name(pk), ContentFile(file.getvalue()))
+    default_storage.delete(name_of(pk))  # of an attempt that broke off
+    default_storage.save(name_of(pk), ContentFile(file.getvalue()))
 
 
 def kept(pk: int) -> Keys | None:
-    if not default_storage.exists(_name(pk)):
+    if not default_storage.exists(name_of(pk)):
         return None
-    with default_storage.open(_name(pk)) as file:
+    with default_storage.open(name_of(pk)) as file:
         found: Keys = np.load(io.BytesIO(file.read()), allow_pickle=False)
     return found
 
 
-def _name(pk: int) -> str:
+def name_of(pk: int) -> str:
     return f"exports/{pk}.keys.npy"
