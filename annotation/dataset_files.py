@@ -9,10 +9,10 @@ Datasets of earlier versions are read as they are.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import tarfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -346,15 +346,11 @@ def _verify_picture(name: str, data: bytes, sha256: str, max_side: int | None) -
     if hashlib.sha256(data).hexdigest() == sha256:
         return
     if max_side is not None:
-        from PIL import Image
+        from generation import images
 
-        try:
-            with Image.open(io.BytesIO(data)) as picture:
-                picture.load()
-                if max(picture.size) <= max_side:
-                    return
-        except (OSError, SyntaxError, ValueError):
-            pass
+        with suppress(images.ImageError):
+            if max(images.decode(data, name=name).size) <= max_side:
+                return
     raise DatasetError(
         f"The picture '{name}' is not the one its name says. Copy the dataset again."
     )

@@ -203,6 +203,14 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 10 * 2**20
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 5000
 FILE_UPLOAD_MAX_MEMORY_SIZE = 10 * 2**20
 
+# Pictures from outside --------------------------------------------------------------------------
+
+# They are decoded in processes of their own, so many for each process that reads pictures; each
+# may take so much memory (of address space), and so many seconds of computing for one picture.
+DECODER_PROCESSES = env.integer("DECODER_PROCESSES", 2)
+DECODER_MEMORY_MB = env.integer("DECODER_MEMORY_MB", 2048)
+DECODER_SECONDS = env.integer("DECODER_SECONDS", 30)
+
 # People -----------------------------------------------------------------------------------------
 
 LOGIN_URL = "login"

@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
-from PIL import ImageChops
 
-from generation import images
-from generation.images import ImageError, Readable
+from generation.decoding.pixels import MAX_PIXELS
+from generation.images import ImageError
 
 # pycocotools looks for an outline on a grid so many times finer than the pixels.
 FINER = 5
@@ -42,19 +41,6 @@ class Area:
         return Pillow.fromarray(np.where(flags, 255, 0).astype(np.uint8))
 
 
-def from_alpha(file: Readable, *, name: str) -> Pillow.Image:
-    """The mask that a picture carries in its alpha channel: what is transparent is edited."""
-    with images.opened(file, name) as (picture, name):
-        if not images.has_alpha(picture):
-            raise ImageError(
-                f"{name} has no alpha channel. Save it as PNG with the area to edit transparent."
-            )
-        alpha = picture.convert("RGBA").getchannel("A")
-    if alpha.getextrema()[0] == 255:
-        raise ImageError(f"Nothing in {name} is transparent. Erase the area to edit.")
-    return images.binary_mask(ImageChops.invert(alpha), name=f"The alpha channel of {name}")
-
-
 def _flags(value: Any, size: tuple[int, int]) -> Flags:
     if isinstance(value, dict):
         return _run_lengths(value, size)
@@ -76,7 +62,7 @@ def _is_point(item: Any) -> bool:
 
 def _run_lengths(value: dict[str, Any], size: tuple[int, int]) -> Flags:
     height, width = (int(side) for side in value.get("size") or (size[1], size[0]))
-    if min(height, width) < 1 or height * width > images.MAX_PIXELS:
+    if min(height, width) < 1 or height * width > MAX_PIXELS:
         raise ValueError(f"its size is {width} × {height}")
     if "runs" in value:
         counts = _from_starts(value["runs"], height * width)

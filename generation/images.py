@@ -1,11 +1,8 @@
 """Pictures from anywhere, made safe and alike: 8-bit sRGB PNG without metadata, named by hash.
 
-What comes in is judged by its content, never by its name. Whatever cannot be read faithfully is
-refused with a sentence that names the file and the remedy; nothing is stored then.
-
-Choices: transparency is laid over white; 16-bit grey is scaled to 8 bits; an embedded colour
-profile and EXIF rotation are applied; several frames are refused, since an edit has one picture and
-the first frame is an arbitrary one. A mask is white where the picture is to be edited.
+What comes in is judged by its content, never by its name, and decoded in a process that may die
+(`decoding/`, which has the rules). Whatever cannot be read faithfully is refused with a sentence
+that names the file and the remedy; nothing is stored then.
 """
 
 from __future__ import annotations
@@ -14,10 +11,8 @@ import hashlib
 import io
 import math
 import os
-import struct
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -26,18 +21,12 @@ from django.core.files.base import ContentFile
 from django.core.files.storage import FileSystemStorage, default_storage
 from django.utils.translation import gettext as _
 from PIL import Image as Pillow
-from PIL import ImageChops, ImageCms, ImageOps, UnidentifiedImageError
 
+from generation.decoding import pool
+from generation.decoding.pixels import Refused
 from generation.models import Image
 
-MAX_PIXELS = 64_000_000
 MAX_BYTES = 100 * 2**20
-MIN_SIDE = 8
-FORMATS = ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF"]
-# A mask's pixels this near to black or white are black or white; JPEG's ringing stays inside.
-NEAR = 16
-# An antialiased edge greys a few per cent of a picture; a soft or painted mask far more.
-MAX_GREY_SHARE = 0.05
 # The longest side of the reduced copies: for lists, and for judging before zooming in.
 SIDES = {"thumb": 256, "screen": 512}
 
@@ -53,8 +42,7 @@ class ImageError(ValueError):
 
 def decode(file: Readable, *, name: str = "") -> Pillow.Image:
     """The picture as 8-bit RGB, upright. Raises ImageError."""
-    with opened(file, name) as (picture, name):
-        return _to_rgb(picture, name)
+    return _decoded(file, name, "picture")
 
 
 def decode_mask(file: Readable, *, name: str = "") -> Pillow.Image:
@@ -64,38 +52,21 @@ def decode_mask(file: Readable, *, name: str = "") -> Pillow.Image:
     Two values, such as 0 and 1, are black and white. A few grey pixels are taken for an antialiased
     edge and cut at the middle; more are refused.
     """
-    with opened(file, name) as (picture, name):
-        return binary_mask(picture, name=name)
+    return _decoded(file, name, "mask")
 
 
-@contextmanager
-def opened(file: Readable, name: str) -> Iterator[tuple[Pillow.Image, str]]:
-    """The first frame, fully read and turned upright; any decoder's error becomes an ImageError."""
+def decode_alpha(file: Readable, *, name: str = "") -> Pillow.Image:
+    """The mask in a picture's alpha channel: what is transparent is edited. Raises ImageError."""
+    return _decoded(file, name, "alpha")
+
+
+def _decoded(file: Readable, name: str, kind: str) -> Pillow.Image:
     name = name or _name_of(file)
     data = _bytes_of(file, name)
     try:
-        picture = Pillow.open(io.BytesIO(data), formats=FORMATS)
-    except Pillow.DecompressionBombError:
-        raise ImageError(_too_large(name, _("too many pixels"))) from None
-    except UnidentifiedImageError:
-        raise ImageError(_unknown(name, data)) from None
-    except (OSError, SyntaxError, ValueError, struct.error, EOFError) as error:
-        raise ImageError(
-            _("%(name)s is damaged (%(error)s). Export it again.") % {"name": name, "error": error}
-        ) from None
-    with picture:
-        _check_header(picture, name)
-        try:
-            picture.load()
-            upright = ImageOps.exif_transpose(picture)
-        except Pillow.DecompressionBombError:
-            raise ImageError(_too_large(name, _("too many pixels"))) from None
-        except (OSError, SyntaxError, ValueError, struct.error, EOFError, KeyError) as error:
-            raise ImageError(
-                _("%(name)s is damaged or cut off (%(error)s). Copy or export it again.")
-                % {"name": name, "error": error}
-            ) from None
-        yield upright, name
+        return pool.decode(data, kind)
+    except Refused as refused:
+        raise ImageError(pool.sentence(refused, name)) from None
 
 
 def _name_of(file: Readable) -> str:
@@ -126,156 +97,6 @@ def _bytes_of(file: Readable, name: str) -> bytes:
             % {"name": name, "most": MAX_BYTES // 2**20}
         )
     return data
-
-
-def _too_large(name: str, size: str) -> str:
-    return _("%(name)s has %(size)s, more than %(most)s million. Scale it down.") % {
-        "name": name,
-        "size": size,
-        "most": MAX_PIXELS // 10**6,
-    }
-
-
-def _check_header(picture: Pillow.Image, name: str) -> None:
-    width, height = picture.size
-    if width * height > MAX_PIXELS:
-        raise ImageError(
-            _too_large(
-                name, _("%(width)s × %(height)s pixels") % {"width": width, "height": height}
-            )
-        )
-    if min(width, height) < MIN_SIDE:
-        raise ImageError(
-            _(
-                "%(name)s has only %(width)s × %(height)s pixels. Each side needs at least "
-                "%(min_side)s."
-            )
-            % {"name": name, "width": width, "height": height, "min_side": MIN_SIDE}
-        )
-    # MPO is a photograph with previews or a gain map behind it: its first picture is what counts.
-    frames = getattr(picture, "n_frames", 1)
-    if frames > 1 and picture.format != "MPO":
-        raise ImageError(
-            _(
-                "%(name)s is animated or has several pages (%(frames)s). Save the one wanted "
-                "as PNG or JPEG."
-            )
-            % {"name": name, "frames": frames}
-        )
-
-
-def _unknown(name: str, data: bytes) -> str:
-    head = data[:512].lstrip().lower()
-    kind = ""
-    if data[4:8] == b"ftyp" and data[8:12] in {b"heic", b"heix", b"hevc", b"mif1", b"msf1"}:
-        kind = _("a HEIC photograph")
-    elif b"<svg" in head:
-        kind = _("an SVG drawing")
-    elif head.startswith(b"%pdf"):
-        kind = _("a PDF document")
-    elif head.startswith(b"8bps"):
-        kind = _("a Photoshop file")
-    if kind:
-        return _("%(name)s is %(kind)s, which is not read here. Save it as PNG or JPEG.") % {
-            "name": name,
-            "kind": kind,
-        }
-    return _(
-        "%(name)s is not a picture, or damaged at its start. PNG, JPEG, WebP, TIFF, BMP, GIF and "
-        "AVIF are read here."
-    ) % {"name": name}
-
-
-def _to_rgb(picture: Pillow.Image, name: str) -> Pillow.Image:
-    if picture.mode in {"I;16", "I;16B", "I;16L", "I;16N", "I"}:
-        return _eight_bits(picture, name).convert("RGB")
-    if picture.mode == "F":
-        raise ImageError(
-            _(
-                "%(name)s holds floating-point values whose white is unknown. Save it with 8 "
-                "or 16 bits."
-            )
-            % {"name": name}
-        )
-    if has_alpha(picture):
-        layer = _in_srgb(picture.convert("RGBA"), picture.info.get("icc_profile"))
-        white = Pillow.new("RGBA", layer.size, "white")
-        return Pillow.alpha_composite(white, layer).convert("RGB")
-    if picture.mode in {"RGB", "CMYK", "L"}:
-        return _in_srgb(picture, picture.info.get("icc_profile")).convert("RGB")
-    return picture.convert("RGB")
-
-
-def _eight_bits(picture: Pillow.Image, name: str) -> Pillow.Image:
-    values = np.asarray(picture).astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
-        raise ImageError(
-            _("%(name)s holds more than 16 bits a channel. Save it with 8 or 16.") % {"name": name}
-        )
-    return Pillow.fromarray(((values + 128) // 257).astype(np.uint8))
-
-
-def has_alpha(picture: Pillow.Image) -> bool:
-    return picture.mode in {"RGBA", "LA", "PA", "RGBa", "La"} or "transparency" in picture.info
-
-
-def _in_srgb(picture: Pillow.Image, profile: bytes | None) -> Pillow.Image:
-    """Colours as the profile means them; a profile that is broken or foreign is ignored."""
-    if not profile:
-        return picture
-    mode = "RGBA" if picture.mode == "RGBA" else "RGB"
-    try:
-        converted = ImageCms.profileToProfile(
-            picture,
-            ImageCms.ImageCmsProfile(io.BytesIO(profile)),
-            ImageCms.createProfile("sRGB"),
-            outputMode=mode,
-        )
-    except (ImageCms.PyCMSError, OSError, ValueError):
-        return picture
-    return converted or picture
-
-
-def binary_mask(picture: Pillow.Image, *, name: str) -> Pillow.Image:
-    """Any picture of a mask as "L" with 0 and 255 only; the rules are those of `decode_mask`."""
-    grey = _mask_channel(picture, name)
-    values = np.asarray(grey)
-    present = np.unique(values)
-    if len(present) == 2 and present[0] == 0:
-        return Pillow.fromarray(np.where(values > 0, 255, 0).astype(np.uint8))
-    share = float(np.mean((values > NEAR) & (values < 255 - NEAR)))
-    if share > MAX_GREY_SHARE:
-        raise ImageError(
-            _(
-                "%(name)s is not black and white: %(share)s of its pixels are grey. Save the "
-                "mask with white where the picture is to be edited and black elsewhere."
-            )
-            % {"name": name, "share": f"{share:.0%}"}
-        )
-    return Pillow.fromarray(np.where(values >= 128, 255, 0).astype(np.uint8))
-
-
-def _mask_channel(picture: Pillow.Image, name: str) -> Pillow.Image:
-    if picture.mode in {"I;16", "I;16B", "I;16L", "I;16N", "I"}:
-        # Written as 16 bits, masks hold 0 and 1, 255 or 65535.
-        values = np.asarray(picture).astype(np.int64)
-        if values.min() == 0 and len(np.unique(values)) == 2:
-            return Pillow.fromarray(np.where(values > 0, 255, 0).astype(np.uint8))
-        return _eight_bits(picture, name)
-    if picture.mode == "F":
-        raise ImageError(
-            _("%(name)s holds floating-point values. Save the mask as 8-bit PNG.") % {"name": name}
-        )
-    if picture.mode == "1":
-        return picture.convert("L")
-    if has_alpha(picture):
-        alpha = picture.convert("RGBA").getchannel("A")
-        if alpha.getextrema()[0] != alpha.getextrema()[1]:
-            return alpha
-    if picture.mode in {"L", "LA", "La"}:
-        return picture.convert("LA").getchannel("L")
-    red, green, blue = picture.convert("RGB").split()
-    return ImageChops.lighter(ImageChops.lighter(red, green), blue)
 
 
 def check_mask(

@@ -13,7 +13,7 @@ from django.db import transaction
 from django.utils.translation import gettext as _
 from PIL import Image as Pillow
 
-from generation import areas, images
+from generation import images
 from generation.areas import Area
 from generation.images import ImageError
 from generation.models import Project, Source, Split, Task, default_project
@@ -332,7 +332,7 @@ def _import_row(
 
 def _mask(row: Row, size: tuple[int, int], mask_from: str) -> Pillow.Image | None:
     if mask_from == "alpha":
-        return None if row.image is None else areas.from_alpha(row.image, name=row.image_name)
+        return None if row.image is None else images.decode_alpha(row.image, name=row.image_name)
     if isinstance(row.mask, Area):
         return row.mask.draw(size, name=row.mask_name)
     return None if row.mask is None else images.decode_mask(row.mask, name=row.mask_name)

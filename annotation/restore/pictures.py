@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import tarfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from PIL import Image as Pillow
 
 from annotation.dataset_files import picture_name
 from annotation.errors import DatasetError
 from generation import images
+from generation.decoding import plain
 from generation.models import Image
 
 GONE = "The picture {} is missing. Copy the dataset again, with all its images."
 FOREIGN = (
     "The picture {} is not one that was exported from here: an 8-bit PNG without anything else "
-    "in it."
+    "in it ({})."
 )
 
 
@@ -80,18 +79,16 @@ def _group(path: Path, number: int) -> list[bytes]:
     return [cell["bytes"] for cell in cells]
 
 
-def check(data: bytes, sha256: str, mode: str) -> Pillow.Image:
-    """The picture, which must be as `generation.images` stores it. Raises DatasetError."""
+def check(data: bytes, sha256: str, mode: str) -> tuple[int, int]:
+    """The size of a picture, which must be as `generation.images` stores it: it is kept as it is.
+    Raises DatasetError."""
     try:
-        with Pillow.open(io.BytesIO(data), formats=["PNG"]) as picture:
-            if picture.width * picture.height > images.MAX_PIXELS:
-                raise DatasetError(f"The picture {sha256} is larger than pictures are here.")
-            picture.load()
-            if picture.mode != mode or picture.info:
-                raise DatasetError(FOREIGN.format(sha256))
-            return picture.copy()
-    except (OSError, SyntaxError, ValueError, Pillow.DecompressionBombError):
-        raise DatasetError(FOREIGN.format(sha256)) from None
+        found, size = plain.check(data)
+    except plain.NotPlain as error:
+        raise DatasetError(FOREIGN.format(sha256, error)) from None
+    if found != mode:
+        raise DatasetError(FOREIGN.format(sha256, "a mask is grey, and a picture has colours"))
+    return size
 
 
 class Shelf:
@@ -104,9 +101,9 @@ class Shelf:
     def take(self, wanted: dict[str, str], *, keep: bool) -> dict[str, Image]:
         """The rows of these pictures, {sha256: mode}; all of them or, by DatasetError, none."""
         read = {sha256: self._pictures.read(sha256) for sha256 in wanted if sha256 not in self.rows}
-        checked = {sha256: check(data, sha256, wanted[sha256]) for sha256, data in read.items()}
+        sizes = {sha256: check(data, sha256, wanted[sha256]) for sha256, data in read.items()}
         for sha256, data in read.items():
-            size = checked[sha256].size
+            size = sizes[sha256]
             if keep:
                 self.rows[sha256] = images.keep(data, size)
             else:

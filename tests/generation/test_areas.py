@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from pycocotools import mask as coco
 
-from generation import areas
+from generation import images
 from generation.areas import Area
 from generation.images import ImageError
 from tests.factories import make_picture
@@ -119,7 +119,7 @@ def png(alpha: Pillow.Image | None) -> bytes:
 def test_what_is_transparent_is_edited() -> None:
     alpha = Pillow.new("L", (64, 64), 255)
     alpha.paste(0, (0, 0, 16, 64))
-    mask = areas.from_alpha(png(alpha), name="cat.png")
+    mask = images.decode_alpha(png(alpha), name="cat.png")
     assert (mask.getpixel((3, 3)), mask.getpixel((40, 3))) == (255, 0)
 
 
@@ -133,4 +133,4 @@ def test_what_is_transparent_is_edited() -> None:
 )
 def test_it_says_why_an_alpha_channel_is_no_mask(alpha: Pillow.Image | None, reason: str) -> None:
     with pytest.raises(ImageError, match=reason):
-        areas.from_alpha(png(alpha), name="cat.png")
+        images.decode_alpha(png(alpha), name="cat.png")
