@@ -1,12 +1,13 @@
 import os
 import signal
+import socket
 import threading
 import time
 from typing import Any
 
 import django
 from celery import Celery
-from celery.signals import celeryd_init
+from celery.signals import beat_init, celeryd_after_setup, celeryd_init, heartbeat_sent
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
@@ -45,3 +46,25 @@ def follow_supervisor(**_: Any) -> None:
         os.killpg(os.getpgrp(), signal.SIGKILL)
 
     threading.Thread(target=follow, name="supervisor", daemon=True).start()
+
+
+@celeryd_after_setup.connect
+def begin_beating(sender: str, instance: Any, **_: Any) -> None:
+    from config import heartbeats
+
+    queues = list(instance.app.amqp.queues.consume_from)
+    heartbeats.begin(name=sender, kind="worker", queues=queues)
+
+
+@heartbeat_sent.connect
+def say_that_the_loop_turns(**_: Any) -> None:
+    from config import heartbeats
+
+    heartbeats.heard()
+
+
+@beat_init.connect
+def begin_ticking(**_: Any) -> None:
+    from config import heartbeats
+
+    heartbeats.begin(name=f"beat@{socket.gethostname()}", kind="beat")

@@ -17,11 +17,16 @@ def text(name: str, default: str = "") -> str:
     return os.environ.get(name, "").strip() or default
 
 
+# Those that were read: whoever looks after the machine asks who else may read them.
+secret_files: set[Path] = set()
+
+
 def secret(name: str) -> str:
     """From the variable itself, or from the file that NAME_FILE names."""
     path = text(f"{name}_FILE")
     if not path or text(name):
         return text(name)
+    secret_files.add(Path(path))
     try:
         return Path(path).read_text().strip()
     except (OSError, UnicodeDecodeError) as error:

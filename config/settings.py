@@ -129,7 +129,7 @@ WEBHOOK_PRIVATE_ADDRESSES = env.flag("WEBHOOK_PRIVATE_ADDRESSES", default=False)
 RING_SECONDS = env.integer("RING_SECONDS", 10)
 # Beat reads its schedule from the database: rows of the admin's "Periodic tasks". These here are
 # written there at each of its starts; whoever turned one off in the admin finds it off.
-CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
+CELERY_BEAT_SCHEDULER = "config.clock:Scheduler"
 CELERY_TIMEZONE = TIME_ZONE = env.text("TIME_ZONE", "UTC")
 # A bell that is not heard before the next one rings is dropped.
 CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {

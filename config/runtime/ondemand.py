@@ -3,14 +3,16 @@
 import sys
 from collections.abc import Sequence
 
-# These never touch the database, or look after it themselves.
+# These never touch the database, look after it themselves, or say that it is down.
 WITHOUT_DATABASE = {
+    "alive",
     "bench",
     "chaos",
     "check",
     "collectstatic",
     "compilemessages",
     "diffsettings",
+    "doctor",
     "help",
     "makemessages",
     "startapp",

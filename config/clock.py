@@ -1,0 +1,16 @@
+"""The clock, Celery's beat: it reads its schedule from the database, and says that it ticks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django_celery_beat.schedulers import DatabaseScheduler
+
+from config import heartbeats
+
+
+class Scheduler(DatabaseScheduler):
+    def tick(self, *args: Any, **options: Any) -> float:
+        pause = super().tick(*args, **options)
+        heartbeats.heard()
+        return pause
