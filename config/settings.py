@@ -1,7 +1,7 @@
 """Settings of every process, read from the environment.
 
 Without any variable this is one machine: an embedded PostgreSQL and broker that `manage.py up`
-starts, files under `.data`. `DATABASE_URL`, `CELERY_BROKER_URL` and `MEDIA_*` replace those parts
+starts, files under `.data`. `DATABASE_URL`, `CELERY_BROKER_URL` and `S3_*` replace those parts
 one by one.
 """
 
@@ -187,11 +187,31 @@ MEDIA_ACCEL = env.text("MEDIA_ACCEL")
 MEDIA_REDIRECT_SECONDS = env.integer("MEDIA_REDIRECT_SECONDS", 0)
 # The store as browsers reach it, e.g. https://pictures.example.org; pages may show what lies there.
 MEDIA_ORIGINS = env.words("MEDIA_ORIGINS")
-STORAGES = {
-    "default": {
+# Pictures, exports and, for other machines, checkpoints: a folder, or a bucket where one is named.
+S3_BUCKET = env.text("S3_BUCKET")
+if S3_BUCKET:
+    from config import storage
+
+    _media: dict[str, Any] = {
+        "BACKEND": "config.storage.ObjectStore",
+        "OPTIONS": storage.options(
+            bucket=S3_BUCKET,
+            endpoint_url=env.text("S3_ENDPOINT_URL"),
+            region=env.text("S3_REGION"),
+            access_key=env.secret("S3_ACCESS_KEY_ID"),
+            secret_key=env.secret("S3_SECRET_ACCESS_KEY"),
+            prefix=env.text("S3_PREFIX"),
+            addressing_style=env.text("S3_ADDRESSING_STYLE", "auto"),
+            timeout_seconds=env.integer("S3_TIMEOUT_SECONDS", 30),
+        ),
+    }
+else:
+    _media = {
         "BACKEND": env.text("MEDIA_BACKEND", "django.core.files.storage.FileSystemStorage"),
         "OPTIONS": env.mapping("MEDIA_OPTIONS"),
-    },
+    }
+STORAGES = {
+    "default": _media,
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
 STATIC_URL = "/static/"

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from generation import shared
 from generation.models import Policy
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def _load(spec: dict[str, Any]) -> Generator:
     on_gpu = torch.cuda.is_available()
     return Generator(
         load_models(
-            PolicySpec(**spec),
+            PolicySpec(**shared.local_spec(spec)),
             device="cuda" if on_gpu else "cpu",
             # bfloat16 is what FLUX was trained in; on a CPU it would be slower and coarser.
             dtype=torch.bfloat16 if on_gpu else torch.float32,

@@ -11,7 +11,7 @@ from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from generation import audit
+from generation import audit, shared
 from generation.diffusion.spec import HUB_ID, LORA_FILE
 from generation.models import Policy, Verb
 
@@ -67,13 +67,9 @@ def register(
         raise PolicyError(_("A trained policy needs its parent."))
     found: dict[str, Any] = {}
     if kind != Policy.Kind.EXTERNAL:
-        found = inspect(
-            location,
-            revision=revision,
-            transformer=transformer,
-            subfolder=subfolder,
-            adapter=adapter,
-        )
+        spec = {"location": location, "transformer": transformer, "adapter": adapter}
+        spec |= {"revision": revision, "subfolder": subfolder}
+        found = inspect(**shared.local_spec(spec))
     if max_pixels is None:
         max_pixels = parent.max_pixels if parent else 1024 * 1024
     multiple = found.get("size_multiple", USUAL_MULTIPLE)

@@ -7,14 +7,13 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from django.db import transaction
 from PIL import Image as PILImage
 
-from generation import candidates, images
+from generation import candidates, images, shared
 from generation.models import Policy, Source
 from modeling import gates, policy_inputs, reward_gap, snapshots
 from modeling.models import Evaluation, EvaluationPair, RewardModel, Snapshot, TrainingRun
@@ -71,11 +70,12 @@ def compare_rewards(
     """Measure both models on the snapshot's held-out labels, or read what `run` measured."""
     from modeling.reward import evaluate
 
-    directory = Path(run.directory) if run is not None else None
-    files = ["result.json", "before.json", "holdout.jsonl", "holdout_before.jsonl"]
-    if directory is not None and all((directory / name).is_file() for name in files):
-        figures = [json.loads((directory / name).read_text()) for name in files[:2]]
-        outcomes = [evaluate.read_outcomes(directory / name) for name in files[2:]]
+    names = ["result.json", "before.json", "holdout.jsonl", "holdout_before.jsonl"]
+    files = [shared.file_of(run.directory, name) for name in names] if run is not None else []
+    found = [path for path in files if path is not None]
+    if len(found) == len(names):
+        figures = [json.loads(path.read_text()) for path in found[:2]]
+        outcomes = [evaluate.read_outcomes(path) for path in found[2:]]
     else:
         measured = [_outcomes(model, snapshot) for model in (new, last)]
         figures = [found for found, _ in measured]
@@ -106,9 +106,9 @@ def _outcomes(model: RewardModel, snapshot: Snapshot) -> tuple[dict[str, Any], l
     on_gpu = torch.cuda.is_available()
     try:
         return evaluate(
-            snapshot.directory,
-            model.location,
-            adapter=model.adapter,
+            shared.local(snapshot.directory),
+            shared.local(model.location),
+            adapter=shared.local(model.adapter),
             device="cuda" if on_gpu else "cpu",
             dtype=torch.bfloat16 if on_gpu else torch.float32,
         )

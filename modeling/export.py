@@ -14,6 +14,7 @@ from pathlib import Path
 
 from django.utils.text import slugify
 
+from generation import shared
 from generation.diffusion.spec import HUB_ID
 from generation.models import Policy
 from modeling import cards, runs
@@ -50,7 +51,7 @@ def export_policy(
 
     if policy.kind == Policy.Kind.EXTERNAL:
         raise ExportError(f"'{policy}' is an external system: it has no weights to export.")
-    spec = PolicySpec(**policy.spec())
+    spec = PolicySpec(**shared.local_spec(policy.spec()))
     name = slugify(policy.name) or f"policy-{policy.pk}"
     as_lora = bool(policy.adapter) and not merged
     with _appearing(directory) as draft:
@@ -81,7 +82,7 @@ def export_policy(
 
 def export_reward(model: RewardModel, directory: Path, *, licence: str = "") -> list[str]:
     """Copy the reward model's LoRA, or its whole model where it has none, beside a model card."""
-    weights = Path(model.adapter or model.location)
+    weights = Path(shared.local(model.adapter or model.location))
     if not weights.is_dir():
         raise ExportError(
             f"'{model}' lies at '{weights}', which is no directory here: a model of the hub is "
@@ -139,7 +140,7 @@ def _newest_grid(policy: Policy) -> Path | None:
     run = getattr(policy, "run", None)
     if run is None:
         return None
-    grids = sorted((Path(run.directory) / "samples").glob("step-*.png"))
+    grids = sorted((shared.place(run.directory) / "samples").glob("step-*.png"))
     return grids[-1] if grids else None
 
 

@@ -13,7 +13,6 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from django.utils.translation import gettext_lazy as lazy
 from numpy.typing import NDArray
 
 from annotation.models import Rating
+from generation import shared
 from generation.models import CandidateSet, Policy, Project, Source, Task
 from modeling.models import Evaluation, EvaluationPair, RewardModel, TrainingRun
 from modeling.statistics import Interval, bootstrap, holm, wilson
@@ -239,8 +239,8 @@ def _rated(policy: Policy, sources: QuerySet[Source]) -> Values:
 def _accuracy(model: RewardModel, sources: QuerySet[Source]) -> Values:
     """From the training's own file of held-out questions; a registered model has none."""
     run = TrainingRun.objects.filter(reward_model=model).first()
-    path = Path(run.directory) / "holdout.jsonl" if run is not None else None
-    if path is None or not path.is_file():
+    path = shared.file_of(run.directory, "holdout.jsonl") if run is not None else None
+    if path is None:
         return {}
     answers = []
     for line in path.read_text().splitlines():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image as PILImage
 
+from generation import shared
 from generation.models import Source
 from modeling import policy_inputs
 from modeling.models import RewardModel
@@ -30,11 +31,12 @@ class Judge:
         from modeling.reward.uncertainty import load_ensemble
         from modeling.reward.vlm import load_reward_vlm
 
+        location, adapter = shared.local(location), shared.local(adapter)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = torch.bfloat16 if device == "cuda" else torch.float32
         self.ensemble = None
         if others:
-            adapters = [adapter, *others]
+            adapters = [adapter, *map(shared.local, others)]
             self.ensemble = load_ensemble(location, adapters, device=device, dtype=dtype)
             self.vlm = self.ensemble.vlm
         else:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy as lazy
 
+from generation import shared
 from generation.models import Image, Policy, Project, Source
 from generation.ownership import JobState
 from modeling.charts import Chart, line_chart
@@ -107,9 +107,9 @@ def mean_score(pair: EvaluationPair, side: str) -> float | None:
 
 def metrics(run: TrainingRun) -> list[dict[str, Any]]:
     """The run's metrics so far; a line that is just being written is left out."""
-    path = Path(run.directory) / "metrics.jsonl"
+    path = shared.file_of(run.directory, "metrics.jsonl")
     rows = []
-    if path.exists():
+    if path is not None:
         for line in path.read_text().splitlines():
             try:
                 rows.append(json.loads(line))

@@ -12,7 +12,7 @@ from typing import Any
 
 from annotation import preferences
 from annotation.models import Criterion
-from generation import images
+from generation import images, shared
 from generation.models import CandidateSet, Image, Source, Split, Task
 from modeling import snapshots
 from modeling.models import RewardModel, Snapshot
@@ -127,6 +127,8 @@ def labelled_pairs(snapshot: Snapshot) -> list[dict[str, Any]]:
     sets = CandidateSet.objects.filter(judgments__in=judged).distinct()
     source_of = dict(sets.values_list("pk", "source_id"))
     pictures = Path(snapshot.directory) / "images"
+    if snapshot.directory.startswith(shared.SCHEME):  # on every machine beside the runs
+        pictures = Path("..", "..", snapshot.directory.removeprefix(shared.SCHEME), "images")
     rows = [
         {
             "source": str(source_of[one.set]),
@@ -183,7 +185,7 @@ def _path(directory: Path, image: Image) -> Path:
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(images.read_bytes(image))
-        return path
+        return path.relative_to(directory)
     if not path.is_file():
         raise InputError(
             f"The file '{path}' of a source is gone. Restore it from a backup or import the source "

@@ -12,6 +12,7 @@ import numpy as np
 from django.db.models import Q, QuerySet
 from django.utils.translation import gettext as _
 
+from generation import shared
 from generation.models import Image, Policy, Project, Source, Task
 from modeling import intervals_chart, leaderboard
 from modeling.clusters import Answers, mean, share
@@ -227,7 +228,7 @@ def lora_file(policy: Policy) -> Path | None:
     """The policy's LoRA as one file, where it lies on this machine."""
     if not policy.adapter:
         return None
-    path = Path(policy.adapter).expanduser()
+    path = Path(shared.local(policy.adapter)).expanduser()
     for file in (path, path / LORA_FILE):
         if file.is_file() and file.suffix == ".safetensors":
             return file

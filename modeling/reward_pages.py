@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp
-from pathlib import Path
 
 from django.contrib.auth.models import User
 from django.db import transaction
@@ -20,7 +19,7 @@ from django.utils.translation import gettext as _
 
 from annotation.campaigns import add_sets, open_campaign
 from annotation.models import Campaign, Dimension, Judgment
-from generation import audit
+from generation import audit, shared
 from generation.models import Candidate, CandidateSet, Project, Task, Verb
 from modeling import intervals_chart
 from modeling.models import Evaluation, RewardModel
@@ -51,8 +50,8 @@ class Question:
 def questions(model: RewardModel) -> list[Question]:
     """Empty where the model was not trained here, or its run is gone."""
     run = getattr(model, "run", None)
-    path = Path(run.directory) / "holdout.jsonl" if run is not None else None
-    if path is None or not path.is_file():
+    path = shared.file_of(run.directory, "holdout.jsonl") if run is not None else None
+    if path is None:
         return []
     rows = [Question(**json.loads(line)) for line in path.read_text().splitlines()]
     return [row for row in rows if row.relation in ("direct", "implied")]

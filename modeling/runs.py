@@ -16,10 +16,10 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from annotation.models import Judgment
-from generation import policies
+from generation import policies, shared
 from generation.models import Policy, Source, Split
 from generation.ownership import LeaseLost
-from modeling import gates, launch, policy_inputs, snapshots
+from modeling import gates, launch, policy_inputs, run_store, snapshots
 from modeling.models import RewardModel, Snapshot, TrainingRun
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _refuse_set_keys(config: Mapping[str, Any], keys: tuple[str, ...]) -> None:
 
 def check_location(what: str, location: str) -> None:
     """Raise RunFailed for a directory that is not there; a hub id is not looked up."""
-    if location.startswith(("/", ".", "~")) and not Path(location).expanduser().is_dir():
+    if location.startswith(("/", ".", "~", shared.SCHEME)) and not shared.exists(location):
         raise RunFailed(
             _(
                 "The checkpoint of %(what)s is missing: there is no directory '%(location)s'. "
@@ -177,7 +177,7 @@ def start_policy(
         {
             "max_pixels": parent.max_pixels,
             # What text encoders and VAE make of a source is the same in every run.
-            "condition_cache": str(root() / CONDITIONS),
+            "condition_cache": f"../{CONDITIONS}",
             **config,
             "policy": parent.spec(),
             "reward": {"location": reward.location, "adapter": reward.adapter},
@@ -230,7 +230,11 @@ def _create(
         fill(directory)
         (directory / "config.json").write_text(json.dumps(config, indent=1))
         return TrainingRun.objects.create(
-            kind=kind, config=config, directory=str(directory), requested_by=owner, **links
+            kind=kind,
+            config=config,
+            directory=shared.publish(directory),
+            requested_by=owner,
+            **links,
         )
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
@@ -274,7 +278,7 @@ def _train(
     lost: threading.Event,
     progress: Callable[[int, int, str], None] | None,
 ) -> None:
-    directory = Path(run.directory)
+    directory = run_store.on_this_machine(run)
     if not (directory / "config.json").is_file():
         raise RunFailed(
             f"The run directory '{directory}' is gone. Start the training again from the page or "
@@ -282,34 +286,35 @@ def _train(
         )
     if _is_finished(directory):
         return  # the trainer had come to its end when its worker was lost
+    keep = run_store.Keeper(run, directory)
     trainer = launch.Trainer(MODULES[TrainingRun.Kind(run.kind)], directory, cwd=settings.BASE_DIR)
     try:
         while (code := trainer.wait(POLL_SECONDS)) is None:
             if lost.is_set():
                 raise LeaseLost(f"{run} is no longer owned here")
             _pass_on(run, directory, progress)
+            keep()
         _pass_on(run, directory, progress)
     finally:
         trainer.stop()
+    keep(now=True)
     if code != 0 or not (directory / "result.json").is_file():
         raise RunFailed(_reason(directory, code, trainer))
 
 
-OUTPUTS = ("adapter", "model", "transformer")
-
-
 def _is_finished(directory: Path) -> bool:
     ended = (directory / "result.json").is_file() and not (directory / "error.json").exists()
-    return ended and any((directory / name).is_dir() for name in OUTPUTS)
+    return ended and any((directory / name).is_dir() for name in run_store.OUTPUTS)
 
 
 def has_checkpoint(run: TrainingRun) -> bool:
-    return any(Path(run.directory).glob("checkpoints/step-*"))
+    return run_store.has_checkpoint(run)
 
 
 def alarm(run: TrainingRun) -> str:
     """What the training's watch for reward hacking said; "" when it stayed silent."""
-    return str(read_json(Path(run.directory) / "result.json").get("alarm") or "")
+    path = shared.file_of(run.directory, "result.json")
+    return str(read_json(path).get("alarm") or "") if path else ""
 
 
 def _pass_on(
@@ -359,7 +364,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _register(run: TrainingRun) -> None:
-    directory = Path(run.directory)
+    directory = shared.place(run.directory)
     result = read_json(directory / "result.json")
     card = read_json(directory / "card.json")
     with transaction.atomic():
@@ -385,8 +390,8 @@ def _reward_model(
         raise RunFailed(f"The training left neither 'model' nor 'adapter' in '{directory}'.")
     return RewardModel.objects.create(
         name=_name("reward", run),
-        location=str(full) if full.is_dir() else parent.location,
-        adapter="" if full.is_dir() else str(adapter),
+        location=shared.publish(full) if full.is_dir() else parent.location,
+        adapter="" if full.is_dir() else shared.publish(adapter),
         parent=parent,
         snapshot=run.snapshot,
         excluded=gates.unusable_dimensions(result, parent.excluded),
@@ -408,13 +413,12 @@ def _policy(
     full, adapter = directory / "transformer", directory / "adapter"
     if not full.is_dir() and not adapter.is_dir():
         raise RunFailed(f"The training left neither 'transformer' nor 'adapter' in '{directory}'.")
-    spec: dict[str, Any] = {
-        "transformer": parent.transformer,
-        "subfolder": parent.subfolder,
-        "adapter": str(adapter),
-    }
+    spec: dict[str, Any] = {"transformer": parent.transformer, "subfolder": parent.subfolder}
     if full.is_dir():
-        spec = {"transformer": str(directory), "subfolder": "transformer", "adapter": ""}
+        shared.publish(full)
+        spec = {"transformer": run.directory, "subfolder": "transformer", "adapter": ""}
+    else:
+        spec["adapter"] = shared.publish(adapter)
     try:
         return policies.register(
             name=_name("policy", run),

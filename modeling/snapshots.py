@@ -11,6 +11,7 @@ from django.db import transaction
 from django.db.models import Exists, F, Max, Min, OuterRef, Q
 
 from annotation.models import ASKED_HERE, Feedback, Judgment, JudgmentQuerySet
+from generation import shared
 from generation.models import CandidateSet, Split
 from modeling.models import Snapshot
 
@@ -72,7 +73,7 @@ def take(
         with transaction.atomic():
             snapshot, created = Snapshot.objects.get_or_create(
                 content_hash=written.content_hash,
-                defaults={"directory": str(directory), "counts": written.counts},
+                defaults={"directory": shared.publish(directory), "counts": written.counts},
             )
             if created:
                 snapshot.judgments.add(*ids)
@@ -104,7 +105,7 @@ def _learnable() -> Q:
 
 def check(snapshot: Snapshot) -> None:
     """Raise SnapshotError unless the snapshot's files are where its row says."""
-    if not (Path(snapshot.directory) / "card.json").is_file():
+    if not shared.exists(snapshot.directory):
         raise SnapshotError(
             f"The files of {snapshot} are missing from '{snapshot.directory}'. Restore that "
             "directory from a backup, or take a new snapshot of the judgments."

@@ -13,6 +13,7 @@ from django.db import connections
 from django.test.utils import override_settings
 
 from config.runtime.postgres import Postgres, PostgresError
+from tests import object_store
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TEST_DATA = Path(os.environ.get("ONELOOP_TEST_DATA", REPOSITORY / ".data" / "test"))
@@ -108,7 +109,25 @@ def data_dir(tmp_path: Path) -> Iterator[Path]:
         MEDIA_ROOT=str(directory / "media"),
         PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"],
     ):
-        yield directory
+        if not object_store.is_named():
+            yield directory
+            return
+        with object_store.media(os.environ["S3_ENDPOINT_URL"]):
+            yield directory
+
+
+@pytest.fixture(scope="session")
+def object_store_url() -> Iterator[str]:
+    with object_store.server() as url:
+        yield url
+
+
+@pytest.fixture
+def bucket(object_store_url: str, data_dir: Path) -> Iterator[None]:
+    """Media in an object store, as on machines that share no disk."""
+    with object_store.media(object_store_url):
+        object_store.make_bucket()
+        yield
 
 
 # Processes --------------------------------------------------------------------------------------
@@ -193,8 +212,8 @@ def process_environment(data_dir: Path, broker_url: str) -> dict[str, str]:
         "DATABASE_URL": f"postgresql://{user}@{host}{port}/{database['NAME']}",
         "CELERY_BROKER_URL": broker_url,
         "ONELOOP_DATA": str(data_dir),
-        "MEDIA_ROOT": str(settings.MEDIA_ROOT),
         "SECRET_KEY": settings.SECRET_KEY,
+        **object_store.environment(),
     }
 
 
