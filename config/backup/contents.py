@@ -13,6 +13,7 @@ from django.core.files.storage import default_storage
 
 from annotation.export_keys import name_of as keys_of
 from annotation.models import Export, Judgment
+from generation import shared
 from generation.models import Candidate, Image, Policy, Source
 from modeling import runs, snapshots
 from modeling.models import RewardModel, Snapshot, TrainingRun
@@ -29,7 +30,7 @@ class Entry:
 
     root: str
     path: str
-    size: int  # -1: only reading it tells
+    size: int
     changed: int  # nanoseconds; 0 where nobody knows
     sha256: str = ""  # where a row knows it
     required: bool = True  # whether a row names it
@@ -48,13 +49,35 @@ def entries() -> Iterator[Entry]:
         path = f"images/{image.storage_key}"
         yield Entry(MEDIA, path, image.byte_size, 0, image.sha256)
     for pk, archive in Export.objects.exclude(archive="").values_list("pk", "archive"):
-        yield Entry(MEDIA, archive, -1, 0)
-        yield Entry(MEDIA, keys_of(pk), -1, 0, required=False)
+        yield _in_store(archive)
+        yield _in_store(keys_of(pk), required=False)
     home = Path(settings.DATA_DIR)
-    for top in _directories(home):
-        yield from _below(home, top)
+    if shared.in_object_store():
+        # What machines share lies there; what this one has of it was fetched.
+        yield from _below_in_store(shared.PREFIX)
+    else:
+        for top in _directories(home):
+            yield from _below(home, top)
     if (home / "secret_key").exists():  # pseudonyms are made with it
         yield _entry(home, home / "secret_key")
+
+
+def _in_store(path: str, *, required: bool = True) -> Entry:
+    if not default_storage.exists(path):
+        return Entry(MEDIA, path, 0, 0, "", required)
+    changed = int(default_storage.get_modified_time(path).timestamp() * 1e9)
+    return Entry(MEDIA, path, default_storage.size(path), changed, "", required)
+
+
+def _below_in_store(folder: str) -> Iterator[Entry]:
+    try:
+        folders, names = default_storage.listdir(folder)
+    except FileNotFoundError:  # an object store has no folders, and says so or gives nothing
+        return
+    for name in sorted(names):
+        yield _in_store(f"{folder}/{name}", required=False)
+    for name in sorted(folders):
+        yield from _below_in_store(f"{folder}/{name}")
 
 
 def _directories(home: Path) -> list[Path]:

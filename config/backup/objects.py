@@ -25,18 +25,19 @@ class Objects:
         except FileNotFoundError:
             return False
 
-    def keep(self, file: IO[bytes]) -> tuple[str, int]:
-        """Whole or not at all; the hash and the size of what was copied."""
+    def keep(self, file: IO[bytes]) -> tuple[str, int, bool]:
+        """Whole or not at all; hash and size of what was copied, and whether it was not there."""
         self.folder.mkdir(parents=True, exist_ok=True)
         draft = self.folder / f".draft-{uuid.uuid4().hex}"
         try:
             sha256, size = copy(file, draft)
-            if not self.has(sha256, size):
+            new = not self.has(sha256, size)
+            if new:
                 self.path(sha256).parent.mkdir(exist_ok=True)
                 draft.replace(self.path(sha256))
         finally:
             draft.unlink(missing_ok=True)
-        return sha256, size
+        return sha256, size, new
 
     def forget_all_but(self, needed: Container[str]) -> int:
         """Drop what no backup names; how many bytes that frees."""

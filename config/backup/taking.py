@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from config.backup import contents, database
 from config.backup.contents import Entry
 from config.backup.errors import BackupError
 from config.backup.objects import Objects, hash_of
+from config.version import release
 
 FORMAT = 1
 DUMP, FILES, MANIFEST = "database.dump", "files.jsonl.gz", "manifest.json"
@@ -48,7 +48,7 @@ def take(
     folder.chmod(0o700)  # it holds everything, the site's key included
     with alone(folder):
         now = datetime.now(UTC)
-        taken = Taken(folder / "backups" / f"{now:%Y-%m-%dT%H-%M-%S}")
+        taken = Taken(folder / "backups" / f"{now:%Y-%m-%dT%H-%M-%S-%f}")
         draft = taken.directory.with_name(f".draft-{taken.directory.name}")
         for left in (folder / "backups").glob(".draft-*"):  # of one that broke off
             shutil.rmtree(left)
@@ -57,7 +57,7 @@ def take(
             said = {
                 "format": FORMAT,
                 "made_at": now.isoformat(timespec="seconds"),
-                "version": oneloop_version(),
+                "version": release(),
                 "postgresql": database.server_version(),
                 "migrations": sorted(migrations()),
                 "data_dir": str(settings.DATA_DIR),
@@ -108,11 +108,11 @@ def _line(objects: Objects, entry: Entry, before: Line | None, taken: Taken) -> 
         sha256 = before["sha256"]
     if not sha256 or not objects.has(sha256, size):
         with entry.open() as file:
-            sha256, size = objects.keep(file)
+            sha256, size, new = objects.keep(file)
         if entry.sha256 and sha256 != entry.sha256:
             raise FileNotFoundError(f"{entry.path} is damaged")
-        taken.new_files += 1
-        taken.new_bytes += size
+        taken.new_files += new
+        taken.new_bytes += new * size
     return {
         "root": entry.root,
         "path": entry.path,
@@ -163,13 +163,6 @@ def migrations() -> list[list[str]]:
     from django.db import connection
 
     return [list(key) for key in MigrationRecorder(connection).applied_migrations()]
-
-
-def oneloop_version() -> str:
-    try:
-        return version("oneloop")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 @contextmanager

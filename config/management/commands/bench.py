@@ -13,7 +13,10 @@ from django.core.management.base import BaseCommand, CommandError
 from config.bench import figures
 
 # What would lead a process to the user's own data.
-OTHERS = {"DATABASE_URL", "CELERY_BROKER_URL", "MEDIA_ROOT", "MEDIA_BACKEND", "PORT"}
+OTHERS = {
+    *("DATABASE_URL", "CELERY_BROKER_URL", "MEDIA_ROOT", "MEDIA_BACKEND", "S3_BUCKET", "PORT"),
+    "ONELOOP_ENV",  # a production site answers over TLS alone
+}
 
 
 class Command(BaseCommand):
