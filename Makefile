@@ -1,7 +1,7 @@
 # Two commands: `make run` serves OneLoop on this machine, `make test` proves it.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: run test test-all bench chaos lint format messages clean
+.PHONY: run test test-all bench load chaos lint format messages clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -12,6 +12,8 @@ UP ?=
 BENCH ?=
 # Arguments for `manage.py chaos`, e.g. make chaos CHAOS="--kills 20".
 CHAOS ?=
+# Arguments for the load, e.g. make load LOAD="--users 50 --seconds 60".
+LOAD ?=
 # Arguments for pytest, e.g. make test PYTEST="-k queue".
 PYTEST ?=
 
@@ -32,6 +34,10 @@ bench: .venv/.installed
 # A quarter of an hour; kills 200 processes of a site of its own and writes chaos.json.
 chaos: .venv/.installed
 	$(BIN)/python manage.py chaos $(CHAOS)
+
+# 200 simulated annotators for five minutes; writes load.json.
+load: .venv/.installed-dev
+	$(BIN)/python -m tests.load $(LOAD)
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .

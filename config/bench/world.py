@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,15 +99,21 @@ class World:
     people: list[User]
 
 
-def make_world(*, items: int, people: int, size: int = 4) -> World:
-    """A campaign of the seeded task, with its real dimensions and guides."""
+def make_world(
+    *, items: int, people: int, size: int = 4, images: Sequence[Image] | None = None
+) -> World:
+    """A campaign of the seeded task, with its real dimensions and guides.
+
+    Its pictures are rows without files unless some are given.
+    """
     task = Task.objects.get(slug="fill")
     project = Project.objects.get(pk=default_project())
     policy = Policy.objects.create(
         name=f"policy {Policy.objects.count()}", kind=Policy.Kind.BASE, location="nowhere"
     )
-    _run(_IMAGES, pool=POOL)
-    images = list(Image.objects.order_by("pk")[:POOL])
+    if images is None:
+        _run(_IMAGES, pool=POOL)
+        images = list(Image.objects.order_by("pk")[:POOL])
     sources = Source.objects.bulk_create(
         Source(
             project=project,
