@@ -32,7 +32,7 @@ FIGURES = [
     (_("Leaderboard"), "/leaderboard/"),
     (_("Projects"), "/projects/"),
 ]
-ADMIN = [(pgettext_lazy("the site of that name", "Admin"), "/admin/")]
+ADMIN = [(pgettext_lazy("the site of that name", "Admin"), f"/{settings.ADMIN_PATH}")]
 
 
 def navigation(request: HttpRequest) -> dict[str, object]:

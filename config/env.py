@@ -46,7 +46,9 @@ def choice(name: str, known: Sequence[str]) -> str:
     """One of those known, else the first."""
     value = text(name, known[0]).lower()
     if value not in known:
-        raise ImproperlyConfigured(f"{name}={value!r} is unknown. Write {' or '.join(known)}.")
+        raise ImproperlyConfigured(
+            f"{name}={value!r} is unknown. Write {' or '.join(filter(None, known))}."
+        )
     return value
 
 

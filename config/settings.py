@@ -38,6 +38,8 @@ INSTALLED_APPS = [
     "django.contrib.humanize",
     "allauth",
     "allauth.account",
+    "allauth.mfa",
+    "allauth.usersessions",
     "allauth.socialaccount",
     "allauth.socialaccount.providers.openid_connect",
     "django_celery_beat",
@@ -58,10 +60,12 @@ MIDDLEWARE = [
     # Every page asks for a login unless its view says @login_not_required.
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
     "generation.audit.remember_request",
+    "config.sessions.end_idle",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "allauth.account.middleware.AccountMiddleware",
+    "config.second_factor.require",
 ]
 
 ROOT_URLCONF = "config.urls"
@@ -238,7 +242,10 @@ LOGIN_REDIRECT_URL = "home"
 LOGOUT_REDIRECT_URL = "login"
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
-    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {
+        "NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",
+        "OPTIONS": {"min_length": env.integer("PASSWORD_LENGTH", 12 if PRODUCTION else 8)},
+    },
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
 # Single sign-on; a system check explains what is missing when only a part is set.
@@ -256,6 +263,16 @@ OIDC_LOGIN_ORIGINS = env.words("OIDC_LOGIN_ORIGINS")
 ACCOUNT_ADAPTER = "config.sign_in.Passwords"
 SOCIALACCOUNT_ADAPTER = "config.sign_in.People"
 ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_RATE_LIMITS = False  # config/log_in.py counts for all processes together
+# Who must have a second factor: nobody (empty), staff, managers (staff, and who manages a project)
+# or everyone. Anybody may have one.
+REQUIRE_SECOND_FACTOR = env.choice("REQUIRE_SECOND_FACTOR", ["", "staff", "managers", "everyone"])
+MFA_ADAPTER = "config.second_factor.Adapter"
+MFA_FORMS = {"authenticate": "config.account_forms.LogInCodeForm"}
+MFA_TOTP_TOLERANCE = 1  # half minutes that a phone's clock may be off
+MFA_ALLOW_UNVERIFIED_EMAIL = True  # e-mails are verified nowhere here
+# The admin's address, e.g. a word that only staff know.
+ADMIN_PATH = env.text("ADMIN_PATH", "admin/").strip("/") + "/"
 ACCOUNT_UNIQUE_EMAIL = False  # people are matched by the provider's own id, never by e-mail
 ACCOUNT_DEFAULT_HTTP_PROTOCOL = (
     "https" if env.flag("SECURE_COOKIES", default=PRODUCTION) else "http"
@@ -289,6 +306,8 @@ SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 # Readable by scripts: the labelling page goes on after somebody logged in again in another window.
 CSRF_COOKIE_HTTPONLY = False
 SESSION_COOKIE_AGE = env.integer("SESSION_HOURS", 14 * 24) * 3600
+# A session that nobody used for so long ends; 0: only by its age.
+SESSION_IDLE_MINUTES = env.integer("SESSION_IDLE_MINUTES", 0)
 SILENCED_SYSTEM_CHECKS = [
     # To be in the browsers' preload lists is a promise for a whole domain, not this program's.
     "security.W021",

@@ -35,6 +35,9 @@ class Passwords(DefaultAccountAdapter):
     def is_open_for_signup(self, request: HttpRequest) -> bool:
         return False  # accounts with passwords are made by invitation or by an admin
 
+    def get_client_ip(self, request: HttpRequest) -> str:
+        return audit.address_of(request) or "0.0.0.0"
+
 
 class People(DefaultSocialAccountAdapter):
     def list_apps(

@@ -50,7 +50,7 @@ def record(
         name=str(thing)[:200] if thing is not None else "",
         project_id=project.pk if project else _project_of(thing),
         detail={key: _plain(values) for key, values in changes.items() if values is not None},
-        address=_address(request or _request.get()),
+        address=address_of(request or _request.get()),
     )
 
 
@@ -76,7 +76,7 @@ def _plain_value(value: Any) -> Any:
         return str(value)
 
 
-def _address(request: HttpRequest | None) -> str | None:
+def address_of(request: HttpRequest | None) -> str | None:
     """Where the request came from; behind a proxy, what the proxy itself saw."""
     if request is None:
         return None

@@ -6,8 +6,16 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.auth.decorators import login_not_required
+from django.contrib.auth.views import redirect_to_login
+from django.core.exceptions import PermissionDenied
 from django.db.models import Model
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.utils.decorators import method_decorator
+from django.utils.translation import gettext as _
+from django.views.decorators.cache import never_cache
 
 from generation import audit
 from generation.access import user_of
@@ -58,6 +66,17 @@ def _values(forms: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
 
 
 class Site(admin.AdminSite):
+    @method_decorator(never_cache)
+    @method_decorator(login_not_required)
+    def login(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """Everybody logs in on one page, which knows of limits and second factors."""
+        start = reverse("admin:index")
+        if self.has_permission(request):
+            return redirect(start)
+        if request.user.is_authenticated:
+            raise PermissionDenied(_("The admin is for staff. Ask a superuser to make you one."))
+        return redirect_to_login(request.GET.get("next", start))
+
     def register(self, model_or_iterable: Any, admin_class: Any = None, **options: Any) -> None:
         base = admin_class or admin.ModelAdmin
         super().register(model_or_iterable, type(base.__name__, (Audited, base), {}), **options)

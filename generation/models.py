@@ -457,10 +457,12 @@ class Candidate(models.Model):
 from generation.idempotency_rows import IdempotencyKey  # noqa: E402
 from generation.installation import Installation  # noqa: E402
 from generation.people import AuditEntry, Scope, Token, Verb  # noqa: E402
+from generation.throttle import Attempts  # noqa: E402
 from generation.webhook_rows import Delivery, Endpoint  # noqa: E402
 from generation.withdrawals import Withdrawal  # noqa: E402
 
 __all__ = [
+    "Attempts",
     "AuditEntry",
     "Delivery",
     "Endpoint",

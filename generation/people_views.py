@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from allauth.usersessions.models import UserSession
 from django.contrib import messages
 from django.contrib.auth.models import User
 from django.contrib.auth.views import PasswordChangeView
@@ -194,5 +195,6 @@ class PasswordChange(PasswordChangeView):
         with transaction.atomic():
             response = super().form_valid(form)
             audit.record(actor=form.user, verb=Verb.PASSWORD, thing=form.user)
+            UserSession.objects.create_from_request(self.request)  # it has another key now
         messages.success(self.request, _("Your password is changed; other browsers are out."))
         return response

@@ -126,6 +126,8 @@ PAGES = {
     "project": "/projects/main/",
     "account": "/account/",
     "password": "/account/password/",
+    "second-factor": "/account/second-factor/",
+    "sessions": "/account/sessions/",
     "audit": "/audit/",
     "api": "/api/v1/docs/",
     "exports": "/exports/",

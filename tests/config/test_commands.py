@@ -13,7 +13,7 @@ from generation import console
 OURS = {"annotation", "config", "generation", "modeling"}
 COMMANDS = sorted(name for name, app in get_commands().items() if app in OURS)
 # They run until they are stopped, or write files that they are for.
-WITHOUT_RESULT = {"up", "makemessages"}
+WITHOUT_RESULT = {"up", "makemessages", "remove_second_factor"}
 # The same option means the same and is written the same way.
 SAME = ("--task", "--tag", "--campaign", "--project", "--seed", "--dry-run", "--json", "--limit")
 

@@ -66,6 +66,7 @@ TABLE: dict[str, Row] = {
     "readyz": Row("/readyz", get=PUBLIC),
     "favicon.ico": Row("/favicon.ico", get=PUBLIC),
     "login/": Row("/login/", get=PUBLIC, post=PUBLIC),
+    "login/code/": Row("/login/code/", get=PUBLIC, post=PUBLIC),  # leads on to the login
     "logout/": Row("/logout/", post=LOGGED_IN),
     "language/": Row("/language/", post=PUBLIC),
     "oidc/<slug:provider_id>/login/": Row("/oidc/sso/login/", get=NOBODY, post=NOBODY),
@@ -89,6 +90,8 @@ TABLE: dict[str, Row] = {
     "account/password/": Row("/account/password/", get=LOGGED_IN, post=LOGGED_IN),
     "account/tokens/": Row("/account/tokens/", post=LOGGED_IN),
     "account/tokens/<int:token_id>/revoke/": Row("/account/tokens/{token}/revoke/", post=MINE),
+    "account/second-factor/": Row("/account/second-factor/", get=LOGGED_IN, post=LOGGED_IN),
+    "account/sessions/": Row("/account/sessions/", get=LOGGED_IN, post=LOGGED_IN),
     "audit/": Row("/audit/", get=ANY[Role.ADMIN]),
     "audit/entries.csv": Row("/audit/entries.csv", get=ANY[Role.ADMIN]),
     "api/v1/me": Row("/api/v1/me", get=LOGGED_IN),
