@@ -174,7 +174,8 @@ def _label_studio(asked: argparse.Namespace, folder: str) -> dict[str, Any]:
     said = subprocess.check_output(seed, cwd=home, env=environment, text=True)
     orders = json.loads(said.splitlines()[-1])
     orders |= {"system": "label-studio", "host": host, "slugs": slugs}
-    uwsgi: list[str | Path] = [python.with_name("uwsgi"), "--http", f"127.0.0.1:{port}", "--http-keepalive"]
+    uwsgi: list[str | Path] = [python.with_name("uwsgi"), "--http", f"127.0.0.1:{port}"]
+    uwsgi += ["--http-keepalive"]
     uwsgi += ["--master", "--processes", "2", "--module", "core.wsgi", "--die-on-term"]
     uwsgi += ["--disable-logging", "--buffer-size", "32768", "--listen", "100"]
     with _running(uwsgi, home, environment, f"{folder}/uwsgi.log"):

@@ -15,7 +15,7 @@ from tests.conftest import REPOSITORY
 def test_a_handful_of_people_label_without_a_failure(tmp_path: Path) -> None:
     into = tmp_path / "load.json"
     command = [sys.executable, "-m", "tests.load", "--users", "5", "--think", "1", "--items", "500"]
-    command += ["--seconds", "8", "--settle", "5", "--alone", "5", "--json", str(into)]
+    command += ["--seconds", "20", "--settle", "10", "--alone", "20", "--json", str(into)]
     result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert into.exists(), result.stderr
     found = json.loads(into.read_text())["oneloop"]
