@@ -57,7 +57,9 @@ class Shown:
     """The numbers of the images that rows refer to."""
 
     def __init__(self, path: Path | None = None) -> None:
-        self._seen: NDArray[np.bool_] = np.zeros(2**16, bool) if path is None else np.load(path)
+        self._seen: NDArray[np.bool_] = (
+            np.zeros(2**16, bool) if path is None else np.load(path, allow_pickle=False)
+        )
 
     def add(self, pks: NDArray[np.int64]) -> None:
         most = int(pks.max(initial=0))
@@ -69,7 +71,7 @@ class Shown:
 
     def save(self, path: Path) -> None:
         draft = path.with_suffix(".draft.npy")
-        np.save(draft, self._seen)
+        np.save(draft, self._seen, allow_pickle=False)
         draft.replace(path)
 
     def __len__(self) -> int:

@@ -227,6 +227,19 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 10 * 2**20
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 5000
 FILE_UPLOAD_MAX_MEMORY_SIZE = 10 * 2**20
 
+# Models -----------------------------------------------------------------------------------------
+
+STARTER_WEIGHTS = BASE_DIR / "modeling" / "starter" / "weights"
+# Directories that weights are loaded from, beside DATA_DIR and the starter's. Empty, in production
+# only those two, otherwise any.
+MODEL_ROOTS = env.words("MODEL_ROOTS")
+# Models of the hub that may be loaded; patterns such as Qwen/*.
+MODEL_ALLOWED_HUB_IDS = env.words(
+    "MODEL_ALLOWED_HUB_IDS",
+    "black-forest-labs/FLUX.1-*,bytedance-research/OneReward,Qwen/Qwen2-VL-*,Qwen/Qwen2.5-VL-*,"
+    "Qwen/Qwen3-VL-*,openai/clip-vit-*",
+)
+
 # Pictures from outside --------------------------------------------------------------------------
 
 # They are decoded in processes of their own, so many for each process that reads pictures; each

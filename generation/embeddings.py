@@ -18,7 +18,7 @@ import numpy as np
 from django.conf import settings
 from numpy.typing import NDArray
 
-from generation import images
+from generation import images, locations
 from generation.models import Image
 
 Floats = NDArray[np.float32]
@@ -48,7 +48,9 @@ def embed(
             _keep(folder / f"{sha256}.npy", vector)
             if progress is not None:
                 progress(done, len(missing))
-    found: Mapping[str, Floats] = {sha256: np.load(folder / f"{sha256}.npy") for sha256 in wanted}
+    found: Mapping[str, Floats] = {
+        sha256: np.load(folder / f"{sha256}.npy", allow_pickle=False) for sha256 in wanted
+    }
     return np.stack([found[picture.sha256] for picture in pictures])
 
 
@@ -60,9 +62,14 @@ def _compute(pictures: Sequence[Image], model: str) -> Iterator[tuple[str, Float
         raise EmbeddingError(f"There is no directory “{model}”. Give a CLIP model's, or a hub id.")
     location = str(Path(model).expanduser()) if model.startswith("~") else model
     try:
-        clip = transformers.CLIPVisionModelWithProjection.from_pretrained(location).eval()
+        locations.check(location)
+        clip = transformers.CLIPVisionModelWithProjection.from_pretrained(
+            location, use_safetensors=True
+        ).eval()
         # The one that needs no torchvision.
         processor = transformers.CLIPImageProcessorPil.from_pretrained(location)
+    except locations.LocationError as error:
+        raise EmbeddingError(str(error)) from None
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise EmbeddingError(f"“{model}” cannot be loaded as a CLIP model: {reason}") from error
@@ -82,7 +89,7 @@ def _keep(path: Path, vector: Floats) -> None:
     """Written beside and renamed: whoever is stopped in between leaves no half vector."""
     beside = path.with_suffix(f".{os.getpid()}")
     with beside.open("wb") as file:
-        np.save(file, vector)
+        np.save(file, vector, allow_pickle=False)
     beside.replace(path)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from generation import shared
+from generation import locations, shared
 from generation.models import Policy
 
 if TYPE_CHECKING:
@@ -34,6 +34,10 @@ def generator(policy: Policy) -> Generator:
 
 
 def _load(spec: dict[str, Any]) -> Generator:
+    try:
+        locations.check_all([spec["location"], spec["transformer"], spec["adapter"]])
+    except locations.LocationError as error:
+        raise FileNotFoundError(str(error)) from None
     import diffusers
     import torch
     import transformers

@@ -2,23 +2,32 @@
 
 A name is resolved once, every address it has must be public, and the connection goes to the address
 that was checked, so that a second answer of the name server changes nothing. Redirects are not
-followed, and nothing of the answer but its code is kept.
+followed, nothing of the answer but its code is kept, and whoever answers drop by drop is cut off.
 """
 
 from __future__ import annotations
 
+import http.client
 import ipaddress
 import socket
-from urllib.parse import SplitResult, urlsplit
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from urllib.parse import SplitResult, quote, urlsplit
 
-import urllib3
 from django.conf import settings
 from django.utils.translation import gettext as _
 
-CONNECT_SECONDS, READ_SECONDS = 5.0, 10.0
+CONNECT_SECONDS, READ_SECONDS, TOTAL_SECONDS = 5.0, 10.0, 20.0
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-# They carry IPv4 addresses, private ones too, over IPv6.
-TUNNELS = [ipaddress.ip_network(net) for net in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16")]
+GLOBAL_IPV6 = ipaddress.ip_network("2000::/3")
+NOT_OURS = [
+    ipaddress.ip_network("2002::/16"),  # carries IPv4 addresses, private ones too
+    ipaddress.ip_network("192.0.0.0/24"),  # for protocols' own use; a cloud answers there
+    ipaddress.ip_network("168.63.129.16/32"),  # what a machine in Azure asks about itself
+]
+URL_SAFE = "!$%&'()*+,-./:;=?@_~"  # what a path and a query may hold as it is
 
 
 class OutsideError(Exception):
@@ -77,8 +86,11 @@ def _is_public(address: Address) -> bool:
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
             return _is_public(address.ipv4_mapped)
-        if any(address in net for net in TUNNELS):
+        # Everything else, NAT64's and old IPv4-compatible addresses too, leads into some network.
+        if address not in GLOBAL_IPV6:
             return False
+    if any(address in net for net in NOT_OURS):
+        return False
     return address.is_global and not address.is_multicast
 
 
@@ -89,29 +101,70 @@ def post(url: str, body: bytes, headers: dict[str, str]) -> int:
     secure = parts.scheme == "https"
     port = parts.port or (443 if secure else 80)
     address = address_of(host, port)
-    timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS)
-    pool: urllib3.HTTPConnectionPool
-    if secure:
-        pool = urllib3.HTTPSConnectionPool(
-            address, port, timeout=timeout, server_hostname=host, assert_hostname=host
-        )
-    else:
-        pool = urllib3.HTTPConnectionPool(address, port, timeout=timeout)
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    path = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe=URL_SAFE)
+    with _cut_off(TOTAL_SECONDS) as (hold, late):
+        try:
+            raw = hold(socket.create_connection((address, port), CONNECT_SECONDS))
+            with closing(http.client.HTTPConnection(host, port)) as connection:
+                raw.settimeout(READ_SECONDS)
+                connection.sock = _encrypted(raw, host, hold) if secure else raw
+                connection.request("POST", path, body, {**headers, "Host": _ascii(parts)})
+                # Its head is read, which has bounds; its body is not.
+                status = connection.getresponse().status
+                if late.is_set():
+                    raise TimeoutError
+                return status
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            reason = (
+                _("it took longer than %(seconds)d seconds.") % {"seconds": TOTAL_SECONDS}
+                if late.is_set()
+                else str(error) or type(error).__name__
+            )
+            raise OutsideError(_("No answer: %(error)s") % {"error": reason}) from None
+
+
+def _encrypted(
+    raw: socket.socket, host: str, hold: Callable[[socket.socket], socket.socket]
+) -> socket.socket:
+    """Certificates are checked for the name that was typed in, not for the address."""
+    context = ssl.create_default_context()
+    wrapped = context.wrap_socket(raw, server_hostname=host, do_handshake_on_connect=False)
+    hold(wrapped)
+    wrapped.do_handshake()
+    return wrapped
+
+
+def _ascii(parts: SplitResult) -> str:
+    host = parts.hostname or ""
+    name = f"[{host}]" if ":" in host else host.encode("idna").decode()
+    return f"{name}:{parts.port}" if parts.port else name
+
+
+@contextmanager
+def _cut_off(
+    seconds: float,
+) -> Iterator[tuple[Callable[[socket.socket], socket.socket], threading.Event]]:
+    """Whatever still reads or writes on the sockets it holds fails when the time is up."""
+    held: list[socket.socket] = []
+    late = threading.Event()
+
+    def hold(one: socket.socket) -> socket.socket:
+        held.append(one)
+        return one
+
+    def cut() -> None:
+        late.set()
+        for one in held:
+            with suppress(OSError):
+                # Not the encrypted socket's own, which takes its state from under the reader.
+                socket.socket.shutdown(one, socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, cut)
+    timer.daemon = True
+    timer.start()
     try:
-        response = pool.urlopen(
-            "POST",
-            path,
-            body=body,
-            headers={**headers, "Host": parts.netloc},
-            redirect=False,
-            retries=False,
-            preload_content=False,  # the answer's body is not read
-        )
-        return response.status
-    except urllib3.exceptions.HTTPError as error:
-        raise OutsideError(
-            _("No answer: %(error)s") % {"error": str(error).rpartition(": ")[2]}
-        ) from None
+        yield hold, late
     finally:
-        pool.close()
+        timer.cancel()
+        for one in held:
+            one.close()

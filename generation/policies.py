@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,17 @@ from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from generation import audit, shared
-from generation.diffusion.spec import HUB_ID, LORA_FILE
+from generation import audit, locations, shared
+from generation.checkpoints import (
+    CheckpointError,
+    check_model,
+    check_safetensors,
+    check_weights,
+    read_card,
+    read_object,
+)
+from generation.diffusion.spec import LORA_FILE
+from generation.locations import LocationError, is_local
 from generation.models import Policy, Verb
 
 COMPONENTS = (
@@ -25,9 +33,9 @@ COMPONENTS = (
     "scheduler",
 )
 WITH_WEIGHTS = ("transformer", "vae", "text_encoder", "text_encoder_2")
-PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 # FLUX.1's: its VAE has eight pixels per latent, and a token is two latents wide.
 USUAL_MULTIPLE = 16
+DEEPEST_VAE = 8
 
 
 class PolicyError(ValueError):
@@ -67,6 +75,10 @@ def register(
         raise PolicyError(_("A trained policy needs its parent."))
     found: dict[str, Any] = {}
     if kind != Policy.Kind.EXTERNAL:
+        try:
+            locations.check_all([location, transformer, adapter])
+        except LocationError as error:
+            raise PolicyError(str(error)) from None
         spec = {"location": location, "transformer": transformer, "adapter": adapter}
         spec |= {"revision": revision, "subfolder": subfolder}
         found = inspect(**shared.local_spec(spec))
@@ -176,17 +188,32 @@ def inspect(
     """What a location says about itself, for the policy's card. Raises PolicyError."""
     if not location:
         raise PolicyError(_("Say where the weights are: a hub id, or a directory."))
+    try:
+        locations.check_all([location, adapter])
+        locations.check(transformer or location, subfolder)
+        return _inspect(location, revision, transformer, subfolder, adapter)
+    except (CheckpointError, LocationError) as error:
+        raise PolicyError(str(error)) from None
+    except (OSError, RuntimeError) as error:
+        raise PolicyError(
+            _("%(path)s cannot be looked at (%(error)s).") % {"path": location, "error": error}
+        ) from None
+
+
+def _inspect(
+    location: str, revision: str, transformer: str, subfolder: str, adapter: str
+) -> dict[str, Any]:
     card: dict[str, Any] = {}
     elsewhere = bool(transformer or subfolder)
-    if _is_local(location):
+    if is_local(location):
         card |= _inspect_pipeline(Path(location).expanduser(), skip_transformer=elsewhere)
     else:
         card |= _inspect_hub(location, revision)
     place, folder = transformer or location, subfolder or "transformer"
-    if _is_local(place):
+    if is_local(place):
         config: Path | None = Path(place).expanduser() / folder / "config.json"
         if elsewhere:
-            _check_weights(Path(place).expanduser() / folder)
+            check_model(Path(place).expanduser() / folder)
     else:
         config = _hub_file(
             place, f"{folder}/config.json", revision if place == location else "", card
@@ -200,14 +227,9 @@ def inspect(
 
 def _is_text_to_image(config: Path) -> bool:
     """FLUX.1-dev's transformer reads noise alone; Fill's reads the masked picture beside it."""
-    found = _json_of(config, _("No model in %(path)s") % {"path": config.parent})
+    found = read_object(config, _("No model in %(path)s") % {"path": config.parent})
     channels = found.get("in_channels")
     return channels is not None and (found.get("out_channels") or channels) == channels
-
-
-def _is_local(location: str) -> bool:
-    path = Path(location).expanduser()
-    return path.is_absolute() or location.startswith((".", "~")) or path.exists()
 
 
 def _inspect_pipeline(path: Path, *, skip_transformer: bool) -> dict[str, Any]:
@@ -216,7 +238,7 @@ def _inspect_pipeline(path: Path, *, skip_transformer: bool) -> dict[str, Any]:
             _("%(path)s is not a directory. Check the path, or download the checkpoint.")
             % {"path": path}
         )
-    _json_of(
+    read_object(
         path / "model_index.json",
         _("%(path)s is not a pipeline in diffusers' layout") % {"path": path},
     )
@@ -230,33 +252,8 @@ def _inspect_pipeline(path: Path, *, skip_transformer: bool) -> dict[str, Any]:
         )
     for part in WITH_WEIGHTS:
         if not (skip_transformer and part == "transformer"):
-            _check_weights(path / part)
-    card: dict[str, Any] = {}
-    if (path / "card.json").exists():
-        card = _json_of(
-            path / "card.json", _("The card of %(path)s cannot be read") % {"path": path}
-        )
-    return card | {"size_multiple": _size_multiple(path)}
-
-
-def _check_weights(path: Path) -> None:
-    """Refuse a model folder without safetensors; a pickle can run code and is never loaded."""
-    _json_of(path / "config.json", _("No model in %(path)s") % {"path": path})
-    if any(path.glob("*.safetensors")):
-        return
-    if any(file.suffix in PICKLES for file in path.iterdir()):
-        raise PolicyError(
-            _(
-                "The weights in %(path)s are pickles, which can run code and are not loaded. "
-                "Save them as safetensors: model.save_pretrained(path, "
-                "safe_serialization=True)."
-            )
-            % {"path": path}
-        )
-    raise PolicyError(
-        _("There are no weights in %(path)s. Download or build the checkpoint first.")
-        % {"path": path}
-    )
+            check_model(path / part)
+    return read_card(path) | {"size_multiple": _size_multiple(path)}
 
 
 def _inspect_hub(location: str, revision: str) -> dict[str, Any]:
@@ -274,14 +271,18 @@ def _hub_file(location: str, file: str, revision: str, card: dict[str, Any]) -> 
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
+        HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
 
-    _check_hub_id(location)
     try:
         return Path(hf_hub_download(location, file, revision=revision or None))
+    except HFValidationError as error:
+        raise PolicyError(
+            _("The hub has no %(location)s: %(error)s.") % {"location": location, "error": error}
+        ) from None
     except GatedRepoError:
         raise PolicyError(
             _(
@@ -316,19 +317,8 @@ def _hub_file(location: str, file: str, revision: str, card: dict[str, Any]) -> 
     return None
 
 
-def _check_hub_id(location: str) -> None:
-    if not HUB_ID.match(location):
-        raise PolicyError(
-            _(
-                "“%(location)s” is neither a directory that exists nor a hub id such as "
-                "black-forest-labs/FLUX.1-Fill-dev."
-            )
-            % {"location": location}
-        )
-
-
 def _inspect_adapter(adapter: str) -> dict[str, Any]:
-    if not _is_local(adapter):
+    if not is_local(adapter):
         owner, *names = adapter.split("/")
         file = "/".join(names[1:])
         if not file.endswith(".safetensors"):
@@ -338,6 +328,7 @@ def _inspect_adapter(adapter: str) -> dict[str, Any]:
         return card
     path = Path(adapter).expanduser()
     if path.suffix == ".safetensors" and path.is_file():
+        check_safetensors(path)
         return {}
     if not path.is_dir():
         raise PolicyError(
@@ -348,35 +339,14 @@ def _inspect_adapter(adapter: str) -> dict[str, Any]:
             _("There is no LoRA in %(path)s: %(lora_file)s is missing. Pickles are not loaded.")
             % {"path": path, "lora_file": LORA_FILE}
         )
-    if (path / "card.json").exists():
-        return _json_of(
-            path / "card.json", _("The card of %(path)s cannot be read") % {"path": path}
-        )
-    return {}
+    check_weights(path)
+    return read_card(path)
 
 
 def _size_multiple(path: Path) -> int:
     try:
-        config = json.loads((path / "vae" / "config.json").read_text())
-        return int(2 * 2 ** (len(config["block_out_channels"]) - 1))
-    except (OSError, ValueError, KeyError, TypeError):
+        channels = read_object(path / "vae" / "config.json", "")["block_out_channels"]
+    except (CheckpointError, KeyError):
         return USUAL_MULTIPLE
-
-
-def _json_of(path: Path, problem: str) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except OSError:
-        raise PolicyError(
-            _("%(problem)s: %(name)s is missing.") % {"problem": problem, "name": path.name}
-        ) from None
-    except ValueError:
-        raise PolicyError(
-            _("%(problem)s: %(name)s is not JSON.") % {"problem": problem, "name": path.name}
-        ) from None
-    if not isinstance(content, dict):
-        raise PolicyError(
-            _("%(problem)s: %(name)s is not a JSON object.")
-            % {"problem": problem, "name": path.name}
-        )
-    return content
+    deep = len(channels) if isinstance(channels, list) else 0
+    return 2**deep if 1 <= deep <= DEEPEST_VAE else USUAL_MULTIPLE

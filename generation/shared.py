@@ -16,7 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from django.conf import settings
@@ -48,7 +48,10 @@ def name_of(directory: Path) -> str:
 def place(name: str) -> Path:
     """Where a directory lies on this machine, or would lie; nothing is fetched."""
     if name.startswith(SCHEME):
-        return Path(settings.DATA_DIR) / name.removeprefix(SCHEME)
+        inside = PurePosixPath(name.removeprefix(SCHEME))
+        if inside.is_absolute() or ".." in inside.parts:
+            raise SharedError(f"{name} leads out of the store of directories.")
+        return Path(settings.DATA_DIR) / inside
     return Path(name).expanduser()
 
 

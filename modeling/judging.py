@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image as PILImage
 
-from generation import shared
+from generation import locations, shared
 from generation.models import Source
 from modeling import policy_inputs
 from modeling.models import RewardModel
@@ -26,6 +26,10 @@ class Judge:
     """A loaded reward model; with `others`, LoRAs on the same base, an ensemble for ranking."""
 
     def __init__(self, location: str, adapter: str = "", others: Sequence[str] = ()) -> None:
+        try:
+            locations.check_all([location, adapter, *others])
+        except locations.LocationError as error:
+            raise JudgeError(str(error)) from None
         import torch
 
         from modeling.reward.uncertainty import load_ensemble

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 from annotation.models import Campaign, Judgment
-from generation import webhooks
+from generation import locations, webhooks
+from generation.checkpoints import CheckpointError, check_model, check_weights
 from generation.models import HEX64, Policy, Source
 from generation.ownership import Job, JobState
 
@@ -56,6 +60,16 @@ class RewardModel(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def clean(self) -> None:
+        """Its files are looked at before the row is stored, as a policy's are."""
+        try:
+            for place, look in ((self.location, check_model), (self.adapter, check_weights)):
+                locations.check(place)
+                if place and locations.is_local(place):
+                    look(Path(place).expanduser())
+        except (locations.LocationError, CheckpointError) as error:
+            raise ValidationError(str(error)) from None
 
 
 class Annotators(models.TextChoices):

@@ -16,7 +16,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from annotation.models import Judgment
-from generation import policies, shared
+from generation import locations, policies, shared
 from generation.models import Policy, Source, Split
 from generation.ownership import LeaseLost
 from modeling import gates, launch, policy_inputs, run_store, snapshots
@@ -103,6 +103,10 @@ def check_location(what: str, location: str) -> None:
             )
             % {"what": what, "location": location}
         )
+    try:
+        locations.check(location)
+    except locations.LocationError as error:
+        raise RunFailed(str(error)) from None
 
 
 def check_policy(policy: Policy) -> None:
@@ -278,6 +282,13 @@ def _train(
     lost: threading.Event,
     progress: Callable[[int, int, str], None] | None,
 ) -> None:
+    if not shared.place(run.directory).resolve().is_relative_to(root().resolve()):
+        raise RunFailed(f"The run directory '{run.directory}' lies outside '{root()}'.")
+    for model in (run.parent_policy, run.parent_reward):
+        if isinstance(model, Policy):
+            check_policy(model)
+        elif model is not None:
+            check_reward(model)
     directory = run_store.on_this_machine(run)
     if not (directory / "config.json").is_file():
         raise RunFailed(

@@ -89,7 +89,12 @@ def load_models(
     _check_components(spec.location, given=set(components))
     try:
         pipeline = FluxFillPipeline.from_pretrained(
-            spec.location, revision=spec.revision, dtype=dtype, **components
+            spec.location,
+            revision=spec.revision,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            **components,
         )
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
@@ -136,6 +141,7 @@ def load_transformer(
             revision=revision,
             dtype=dtype,
             quantization_config=quantization_config,
+            use_safetensors=True,
         )
     except (OSError, ValueError) as error:
         raise FileNotFoundError(

@@ -125,7 +125,9 @@ def flux_like_run(directory: Path, **changes: Any) -> RunDirectory:
 def save_policy(directory: Path, *, vae_channels: tuple[int, ...], **transformer: Any) -> None:
     """A Fill pipeline with random transformer and VAE and the starter's text encoders."""
     torch.manual_seed(0)
-    pipeline: Any = FluxFillPipeline.from_pretrained(STARTER / "policy")
+    pipeline: Any = FluxFillPipeline.from_pretrained(
+        STARTER / "policy", use_safetensors=True, trust_remote_code=False
+    )
     factor, latents = 8, 4
     pipeline.transformer = FluxTransformer2DModel(
         in_channels=8 * latents + 4 * factor**2,

@@ -44,8 +44,8 @@ def bench_vlm(
 ) -> RewardVLM:
     """A random Qwen2.5-VL, `layers` deep in both towers, frozen as in a policy training."""
     torch.manual_seed(0)
-    tokenizer: Any = AutoTokenizer.from_pretrained(STARTER)
-    base: Any = AutoConfig.from_pretrained(STARTER)
+    tokenizer: Any = AutoTokenizer.from_pretrained(STARTER, trust_remote_code=False)
+    base: Any = AutoConfig.from_pretrained(STARTER, trust_remote_code=False)
     text, vision = base.text_config.to_dict(), base.vision_config.to_dict()
     text |= {
         "hidden_size": hidden,
@@ -68,7 +68,9 @@ def bench_vlm(
     model: Any = AutoModelForImageTextToText.from_config(config, dtype=dtype)
     model.requires_grad_(False)
     batch_equal_images(model)
-    layout = VisionLayout.from_processor(AutoImageProcessor.from_pretrained(STARTER))
+    layout = VisionLayout.from_processor(
+        AutoImageProcessor.from_pretrained(STARTER, trust_remote_code=False)
+    )
     yes_id, no_id = answer_ids(tokenizer)
     return RewardVLM(
         model=model.to(device).eval(),

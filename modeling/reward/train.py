@@ -404,7 +404,9 @@ class Training:
             model.save_pretrained(folder, state_dict=kept, safe_serialization=True)
             if not lora:
                 self.vlm.tokenizer.save_pretrained(folder)
-                AutoImageProcessor.from_pretrained(self.config.base).save_pretrained(folder)
+                AutoImageProcessor.from_pretrained(
+                    self.config.base, trust_remote_code=False
+                ).save_pretrained(folder)
             write_settings(folder, self.vlm)
         if lora:
             return {"location": self.config.base, "adapter": str(folder)}

@@ -151,11 +151,13 @@ def load_reward_vlm(
     options = quantisation_options(quantisation, device, dtype)
     try:
         known = patches_known(location)
-        model: Any = AutoModelForImageTextToText.from_pretrained(location, dtype=dtype, **options)
-        tokenizer: Any = AutoTokenizer.from_pretrained(location)
+        model: Any = AutoModelForImageTextToText.from_pretrained(
+            location, dtype=dtype, use_safetensors=True, trust_remote_code=False, **options
+        )
+        tokenizer: Any = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
         layout = processor = None
         if known:
-            layout = VisionLayout.from_processor(AutoImageProcessor.from_pretrained(location))
+            layout = VisionLayout.from_processor(_image_processor(location))
         else:
             processor = own_processor(location)
     except OSError as error:
@@ -206,23 +208,33 @@ def check_places(location: str, adapter: str) -> None:
         raise FileNotFoundError(
             f"There is no LoRA at '{adapter}': a directory with adapter_config.json is needed."
         )
+    # peft would take a pickle where there is nothing else.
+    if adapter and not (Path(adapter) / "adapter_model.safetensors").is_file():
+        raise FileNotFoundError(
+            f"The LoRA at '{adapter}' has no adapter_model.safetensors. Pickles are not loaded: "
+            "save it with safe_serialization=True."
+        )
 
 
 def patches_known(location: str) -> bool:
     """Whether pictures can be cut into the model's patches here, with gradients (`FAMILIES`)."""
-    kind = AutoConfig.from_pretrained(location).model_type
+    kind = AutoConfig.from_pretrained(location, trust_remote_code=False).model_type
     if kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         raise ValueError(
             f"'{location}' is a {kind} model, which reads no pictures: a reward model must be an "
             f"image-text-to-text model, best of the families {FAMILIES}."
         )
-    processor = AutoImageProcessor.from_pretrained(location)
+    processor = _image_processor(location)
     return kind in MODEL_TYPES and type(processor).__name__.startswith("Qwen2VLImageProcessor")
+
+
+def _image_processor(location: str) -> Any:
+    return AutoImageProcessor.from_pretrained(location, trust_remote_code=False)
 
 
 def own_processor(location: str) -> Any:
     """The processor of a model of another family, which must bring a chat template."""
-    processor: Any = AutoProcessor.from_pretrained(location)
+    processor: Any = AutoProcessor.from_pretrained(location, trust_remote_code=False)
     if not hasattr(processor, "image_processor") or not getattr(processor, "chat_template", None):
         raise ValueError(
             f"'{location}' has no processor with a chat template, and its family is not known "

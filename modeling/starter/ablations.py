@@ -162,7 +162,7 @@ def _groups(place: Path, seed: Sequence[int], count: int) -> Groups:
         groups = policy_groups(WEIGHTS / "policy", seed, count)
         np.savez_compressed(path.with_suffix(".part.npz"), **groups.arrays())  # type: ignore[arg-type]
         path.with_suffix(".part.npz").replace(path)
-    with np.load(path) as arrays:
+    with np.load(path, allow_pickle=False) as arrays:
         return Groups.of({name: arrays[name] for name in arrays.files})
 
 

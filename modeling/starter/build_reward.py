@@ -137,7 +137,7 @@ def shard(path: Path, make: Callable[[], Groups]) -> Groups:
         temporary = path.with_name(f".{path.stem}.npz")
         np.savez(temporary, **make().arrays())  # type: ignore[arg-type]
         temporary.replace(path)
-    with np.load(path) as arrays:
+    with np.load(path, allow_pickle=False) as arrays:
         return Groups.of(dict(arrays))
 
 

@@ -3,8 +3,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from django.core.management import CommandError, call_command
+from safetensors.numpy import save_file
 
 from generation import policies
 from generation.models import Policy
@@ -40,7 +42,7 @@ def test_it_registers_a_trained_child_with_its_adapter(weights: Path, tmp_path: 
     base = policies.register(name="base", location=str(weights), max_pixels=4096)
     adapter = tmp_path / "adapter"
     adapter.mkdir()
-    (adapter / "pytorch_lora_weights.safetensors").write_bytes(b"")
+    save_file({"a": np.zeros(1, np.float32)}, adapter / "pytorch_lora_weights.safetensors")
     child = policies.register(
         name="child", location=str(weights), adapter=str(adapter), parent=base, card={"run": 3}
     )
