@@ -179,6 +179,8 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
 
 # How long a worker that says nothing any more keeps its work; it says something six times as often.
 JOB_LEASE_SECONDS = env.integer("JOB_LEASE_SECONDS", 30)
+# How long `migrate` waits for a table that is in use before it lets others pass and tries again.
+MIGRATE_LOCK_SECONDS = env.integer("MIGRATE_LOCK_SECONDS", 2)
 
 # Files ------------------------------------------------------------------------------------------
 

@@ -217,6 +217,16 @@ def process_environment(data_dir: Path, broker_url: str) -> dict[str, str]:
     }
 
 
+def address(database: str = "") -> str:
+    """Of the running test's database, or of another one on its server, as psycopg takes it."""
+    from psycopg.conninfo import make_conninfo
+
+    there = connections["default"].settings_dict
+    said = {"host": there["HOST"], "port": there["PORT"], "user": there["USER"]}
+    said |= {"password": there["PASSWORD"], "dbname": database or there["NAME"]}
+    return make_conninfo("", **{key: str(one) for key, one in said.items() if one})
+
+
 def stop_process_group(process: subprocess.Popen[Any], seconds: float = 10) -> None:
     import signal
 

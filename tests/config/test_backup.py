@@ -31,7 +31,7 @@ from modeling import snapshots
 from modeling.models import RewardModel, TrainingRun
 from tests import object_store
 from tests.annotation.factories import claim, make_campaign, submit
-from tests.conftest import REPOSITORY, process_environment
+from tests.conftest import REPOSITORY, address, process_environment
 from tests.factories import make_image, make_policy, make_user
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -79,13 +79,6 @@ def elsewhere() -> Iterator[str]:
         server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         yield name
         server.execute(drop)
-
-
-def address(database: str) -> str:
-    there = connection.settings_dict
-    said = {"host": there["HOST"], "port": there["PORT"], "user": there["USER"]}
-    said |= {"password": there["PASSWORD"], "dbname": database}
-    return psycopg.conninfo.make_conninfo("", **{key: str(one) for key, one in said.items() if one})
 
 
 def tables(database: str) -> Hashes:
