@@ -8,6 +8,7 @@ from django.utils.functional import SimpleLazyObject
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
 
+from config.version import release
 from generation.access import looks_on
 
 if TYPE_CHECKING:
@@ -48,6 +49,10 @@ def languages(request: HttpRequest) -> dict[str, object]:
 def sign_in(request: HttpRequest) -> dict[str, str]:
     """The name of the single sign-on, for its button; empty where there is none."""
     return {"sign_in": settings.OIDC.get("name", "")}
+
+
+def version(request: HttpRequest) -> dict[str, str]:
+    return {"release": release()}
 
 
 def _entries(request: HttpRequest) -> list[Entry]:

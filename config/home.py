@@ -16,6 +16,7 @@ from django.utils.translation import ngettext
 
 from annotation.campaigns import for_annotator
 from annotation.models import ASKED_HERE, Assignment, Campaign, Item, Judgment
+from config import status
 from generation.access import looks_on, may_anywhere, projects_of
 from generation.models import CandidateSet, GenerationRun, Policy, Role, Source
 from generation.ownership import Job, JobState
@@ -64,7 +65,7 @@ class Number:
 def todos(user: User) -> list[Todo]:
     found = list(_labels(user))
     if may_anywhere(user, Role.MANAGER):
-        alarms = [*_round(), *_unheard(), *_failed_jobs(user)]
+        alarms = [*_parts(user), *_round(), *_unheard(), *_failed_jobs(user)]
         found = [*alarms, *found, *_review(), *_next_round(), *_beginnings()]
     return sorted(found, key=lambda todo: not todo.is_alarm)
 
@@ -119,6 +120,13 @@ def _round() -> Iterator[Todo]:
         ):
             title, detail = WAITS[RoundStep.Name(step.name)]
             yield Todo(title % {"number": round_.number}, str(detail), url, _("Open the round"))
+
+
+def _parts(user: User) -> Iterator[Todo]:
+    url, action = (reverse("status"), _("See what to do")) if user.is_staff else ("", "")
+    for found in status.alarms():
+        detail = f"{found.what} {found.remedy}".strip()
+        yield Todo(str(found.name), detail, url, action, is_alarm=True)
 
 
 def _unheard() -> Iterator[Todo]:

@@ -83,6 +83,7 @@ TEMPLATES = [
                 "config.context_processors.navigation",
                 "config.context_processors.languages",
                 "config.context_processors.sign_in",
+                "config.context_processors.version",
             ],
         },
     },
@@ -167,6 +168,11 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
         "task": "generation.jobs.ring_deliveries",
         "schedule": 10.0,
         "options": {"expires": 10},
+    },
+    "look at what takes long": {
+        "task": "config.jobs.examine_slowly",
+        "schedule": 300.0,
+        "options": {"expires": 300},
     },
     "ring generation": {
         "task": "generation.jobs.ring_generation",

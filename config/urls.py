@@ -8,7 +8,7 @@ from django.contrib.auth.views import LogoutView
 from django.urls import include, path
 from django.utils.translation import gettext_lazy as _
 
-from config import account_views, api_views, sign_in, views
+from config import account_views, api_views, sign_in, status_views, views
 from config.log_in import LogIn
 
 admin.site.site_header = "OneLoop"
@@ -38,6 +38,7 @@ urlpatterns = [
     path("", views.home, name="home"),
     path("healthz", views.healthz, name="healthz"),
     path("readyz", views.readyz, name="readyz"),
+    path("status/", status_views.page, name="status"),
     path("favicon.ico", views.favicon),
     path("login/", LogIn.as_view(), name="login"),
     path("login/", LogIn.as_view(), name="account_login"),  # allauth's name of it

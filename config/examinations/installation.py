@@ -73,9 +73,10 @@ def embedded_parts() -> Finding:
         _("database"): settings.DATABASE_IS_EMBEDDED,
         _("broker"): settings.BROKER_IS_EMBEDDED,
     }
-    found = ", ".join(str(name) for name, is_embedded in parts.items() if is_embedded)
-    if not found:
+    names = [name for name, is_embedded in parts.items() if is_embedded]
+    if not names:
         return ok(_("Database and broker run by themselves."))
+    found = format_lazy(", ".join(["{}"] * len(names)), *names)
     if not _is_production():
         return ok(format_lazy(_("Started by manage.py up on this machine: {parts}."), parts=found))
     return broken(

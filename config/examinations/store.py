@@ -45,7 +45,7 @@ def media_store() -> Finding:
     return ok(_("A file was written, read back and deleted."))
 
 
-@examines(name=_("Pictures"), needs="database", is_slow=True, seconds=60)
+@examines(name=_("Files of pictures"), needs="database", is_slow=True, seconds=60)
 def pictures() -> Finding:
     """Whether the files of some pictures, drawn anew each time, are there."""
     keys = _sample()

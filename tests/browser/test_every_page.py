@@ -129,6 +129,7 @@ PAGES = {
     "second-factor": "/account/second-factor/",
     "sessions": "/account/sessions/",
     "audit": "/audit/",
+    "status": "/status/",
     "api": "/api/v1/docs/",
     "exports": "/exports/",
     "export": "/exports/{export}/",

@@ -64,6 +64,7 @@ TABLE: dict[str, Row] = {
     "": Row("/", get=LOGGED_IN),
     "healthz": Row("/healthz", get=PUBLIC),
     "readyz": Row("/readyz", get=PUBLIC),
+    "status/": Row("/status/", get=STAFF),
     "favicon.ico": Row("/favicon.ico", get=PUBLIC),
     "login/": Row("/login/", get=PUBLIC, post=PUBLIC),
     "login/code/": Row("/login/code/", get=PUBLIC, post=PUBLIC),  # leads on to the login
