@@ -212,7 +212,7 @@ def _compare(export: Export, dataset: Path) -> dict[str, Any]:
 # Afterwards -----------------------------------------------------------------------------------
 
 
-def forget_archive(export: Export, *, by: User) -> bool:
+def forget_archive(export: Export, *, by: User | None) -> bool:
     """Delete the file; what the export was, and how it differed, stays to be read."""
     with transaction.atomic():
         done = Export.objects.filter(pk=export.pk).exclude(archive="").update(archive="")

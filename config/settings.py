@@ -188,6 +188,17 @@ JOB_LEASE_SECONDS = env.integer("JOB_LEASE_SECONDS", 30)
 # How long `migrate` waits for a table that is in use before it lets others pass and tries again.
 MIGRATE_LOCK_SECONDS = env.integer("MIGRATE_LOCK_SECONDS", 2)
 
+# What is not kept for ever (config/retention.py), in days; 0 keeps it.
+RETAIN_ADDRESS_DAYS = env.integer("RETAIN_ADDRESS_DAYS", 90)  # in the audit log
+RETAIN_DELIVERY_DAYS = env.integer("RETAIN_DELIVERY_DAYS", 30)
+RETAIN_EXPORT_DAYS = env.integer("RETAIN_EXPORT_DAYS", 0)  # their archives
+RETAIN_UNUSED_DAYS = env.integer("RETAIN_UNUSED_DAYS", 0)  # pictures that nothing refers to
+CELERY_BEAT_SCHEDULE["clean up"] = {
+    "task": "config.jobs.clean_up",
+    "schedule": 24 * 3600.0,
+    "options": {"expires": 3600},
+}
+
 # Files ------------------------------------------------------------------------------------------
 
 MEDIA_ROOT = env.text("MEDIA_ROOT", str(DATA_DIR / "media"))

@@ -8,7 +8,7 @@ from django.contrib.auth.views import LogoutView
 from django.urls import include, path
 from django.utils.translation import gettext_lazy as _
 
-from config import account_views, api_views, sign_in, status_views, views
+from config import account_views, api_views, privacy_views, sign_in, status_views, views
 from config.log_in import LogIn
 
 admin.site.site_header = "OneLoop"
@@ -49,6 +49,8 @@ urlpatterns = [
     path("api/v1/docs/", api_views.docs, name="api_docs"),
     path("account/second-factor/", account_views.second_factor, name="second_factor"),
     path("account/sessions/", account_views.sessions, name="sessions"),
+    path("account/data/", privacy_views.my_data, name="my_data"),
+    path("people/<int:pk>/erase/", privacy_views.erase, name="erase_person"),
     path(settings.ADMIN_PATH, admin.site.urls),
     *oidc,
     path("", include("generation.urls")),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -11,6 +12,7 @@ from django.conf import settings
 from django.contrib.auth.models import AnonymousUser, User
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
 from django.core.serializers.json import DjangoJSONEncoder
+from django.db import connection, transaction
 from django.db.models import Model, Q, QuerySet
 from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse
@@ -101,6 +103,15 @@ def remember_request(
             _request.reset(token)
 
     return middleware
+
+
+@contextmanager
+def erasing() -> Iterator[None]:
+    """Whoever is forgotten leaves the log, too: names, details and addresses may change in here."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('oneloop.erasing', 'yes', true)")
+        yield
+        cursor.execute("SELECT set_config('oneloop.erasing', '', true)")
 
 
 def visible_to(user: User) -> QuerySet[AuditEntry]:

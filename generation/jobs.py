@@ -31,8 +31,7 @@ def deliver(delivery_id: int) -> None:
 
 @shared_task(queue="default")
 def ring_deliveries() -> None:
-    """Send what is due again, and what nobody heard of; forget what is old."""
+    """Send what is due again, and what nobody heard of; forget old answers."""
     for pk in Delivery.objects.due().values_list("pk", flat=True):
         deliver.delay(pk)
-    webhooks.forget_old()
     idempotency.forget_old()

@@ -153,7 +153,8 @@ class Verb(models.TextChoices):
 
 
 class AuditEntry(models.Model):
-    """One administrative act. A trigger lets nobody change or delete an entry.
+    """One administrative act. A trigger lets nobody change or delete an entry; whoever is erased
+    loses name and address in it (`audit.erasing`).
 
     The keys have no constraint in the database: whoever and whatever an entry names may go, and
     the entry stays as it was written.

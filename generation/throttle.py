@@ -75,9 +75,10 @@ def give_back(*what: object) -> None:
     Attempts.objects.filter(pk=_key(what), count__gt=0).update(count=models.F("count") - 1)
 
 
-def sweep(longest: timedelta = timedelta(days=1)) -> int:
+def sweep(longest: timedelta = timedelta(days=1), *, dry_run: bool = False) -> int:
     """Take away windows that closed long ago."""
-    return Attempts.objects.filter(started_at__lt=timezone.now() - longest).delete()[0]
+    old = Attempts.objects.filter(started_at__lt=timezone.now() - longest)
+    return old.count() if dry_run else old.delete()[0]
 
 
 def _key(what: tuple[object, ...]) -> str:

@@ -39,7 +39,6 @@ SIGNATURE = "OneLoop-Signature"
 LEASE = timedelta(minutes=2)
 # After the first attempt, the second, …; then it has failed.
 PAUSES = [timedelta(seconds=s) for s in (10, 60, 300, 1800, 7200, 21_600, 43_200)]
-KEPT = timedelta(days=30)
 TEST = "ping"
 
 
@@ -152,8 +151,3 @@ def again(row: Delivery) -> None:
         state=Delivery.State.WAITING, attempts=0, due_at=timezone.now(), ended_at=None
     )
     _ring(row.pk)
-
-
-def forget_old() -> None:
-    old = Delivery.objects.exclude(state=Delivery.State.WAITING)
-    old.filter(created_at__lt=timezone.now() - KEPT).delete()

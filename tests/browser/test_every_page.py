@@ -128,6 +128,8 @@ PAGES = {
     "password": "/account/password/",
     "second-factor": "/account/second-factor/",
     "sessions": "/account/sessions/",
+    "my-data": "/account/data/",
+    "erase": "/people/{person}/erase/",
     "audit": "/audit/",
     "status": "/status/",
     "api": "/api/v1/docs/",

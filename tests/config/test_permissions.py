@@ -43,6 +43,7 @@ LOGGED_IN = "everybody who is logged in"
 NOBODY = "nobody here and now"  # needs an invitation, or a provider that is not set
 CLOSED = "nobody: it says no to everybody"
 STAFF = "staff"
+ROOT = "superusers; other staff get a reason"
 OWN = "the one it belongs to"  # here the annotator; members get a reason, strangers nothing
 MINE = "the one it belongs to, and nobody else knows of it"
 # A role in the project of the thing, or in any project where the page is of no one project.
@@ -93,6 +94,8 @@ TABLE: dict[str, Row] = {
     "account/tokens/<int:token_id>/revoke/": Row("/account/tokens/{token}/revoke/", post=MINE),
     "account/second-factor/": Row("/account/second-factor/", get=LOGGED_IN, post=LOGGED_IN),
     "account/sessions/": Row("/account/sessions/", get=LOGGED_IN, post=LOGGED_IN),
+    "account/data/": Row("/account/data/", get=LOGGED_IN, post=LOGGED_IN),
+    "people/<int:pk>/erase/": Row("/people/{member}/erase/", get=ROOT, post=ROOT),
     "audit/": Row("/audit/", get=ANY[Role.ADMIN]),
     "audit/entries.csv": Row("/audit/entries.csv", get=ANY[Role.ADMIN]),
     "api/v1/me": Row("/api/v1/me", get=LOGGED_IN),
@@ -344,6 +347,8 @@ def expected(rule: str, who: str) -> str:
         return "in"
     if rule == STAFF:
         return "in" if who in ("staff", "root") else "refused"
+    if rule == ROOT:
+        return {"root": "in", "staff": "refused"}.get(who, "nothing")
     if rule == MINE:
         return "in" if who == Role.ANNOTATOR else "nothing"
     if rule == OWN:
