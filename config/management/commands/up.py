@@ -179,7 +179,12 @@ def _application(host: str, port: int, web_workers: int, logs: Path) -> list[Chi
         environment["ALLOWED_HOSTS"] = ",".join(dict.fromkeys(names))
     granian = [*python, "granian", "--interface", "wsgi", "--no-ws", "--access-log"]
     granian += ["--host", host, "--port", str(port), "--workers", str(web_workers)]
-    granian += ["--blocking-threads", THREADS, "--respawn-failed-workers", "config.wsgi:application"]
+    granian += [
+        "--blocking-threads",
+        THREADS,
+        "--respawn-failed-workers",
+        "config.wsgi:application",
+    ]
     return [
         Child("web", granian, _fresh(logs / "web.log"), environment),
         Child(
