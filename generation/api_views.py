@@ -70,7 +70,7 @@ class Png(BaseRenderer):
 @extend_schema(operation_id="images", responses={(200, "image/png"): OpenApiTypes.BINARY})
 @api_view(["GET"])
 @renderer_classes([Png, JSONRenderer])
-@permission_classes([IsAuthenticated, needs_scope(Scope.READ) | needs_scope(Scope.SERVE)])
+@permission_classes([IsAuthenticated, needs_scope(Scope.READ, Scope.SERVE)])
 def image(request: Request, sha256: str) -> HttpResponse:
     """A picture's PNG, for members of a project that uses it."""
     row = pictures.get_for_user(api.user_of(request), sha256)

@@ -37,24 +37,24 @@ class TokenAuthentication(BaseAuthentication):
 
 
 class HasScope(BasePermission):
-    """Lets a token through that has the scope. A person who is logged in needs none.
+    """Lets a token through that has one of the scopes. A person who is logged in needs none.
 
     The person's roles are asked for besides, by whoever answers the request.
     """
 
-    scope = ""
+    scopes: tuple[str, ...] = ()
 
     def has_permission(self, request: Request, view: Any) -> bool:
         token = request.auth
-        if isinstance(token, Token) and not token.admits(self.scope):
+        if isinstance(token, Token) and not any(token.admits(scope) for scope in self.scopes):
             self.message = _(
                 "This token may not do that: it lacks the scope “%(scope)s”. Make one that has it "
                 "on the page “Account”."
-            ) % {"scope": self.scope}
+            ) % {"scope": self.scopes[0]}
             return False
         return True
 
 
-def needs_scope(scope: str) -> type[HasScope]:
+def needs_scope(*scopes: str) -> type[HasScope]:
     """For `permission_classes`, beside IsAuthenticated."""
-    return type(f"Has{scope.capitalize()}", (HasScope,), {"scope": scope})
+    return type(f"Has{scopes[0].capitalize()}", (HasScope,), {"scopes": scopes})

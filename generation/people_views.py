@@ -188,6 +188,7 @@ def _status(form: Form | Any) -> int:
 
 
 class PasswordChange(PasswordChangeView):
+    http_method_names = ["get", "head", "post"]
     template_name = "people/password.html"
     success_url = reverse_lazy("generation:account")
 
