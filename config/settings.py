@@ -11,6 +11,7 @@ from typing import Any
 import dj_database_url
 
 from config import env
+from config.database import Connection
 from config.runtime import paths
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -105,6 +106,7 @@ _database |= {
             "min_size": 0,
             "max_size": env.integer("DATABASE_POOL_SIZE", 10),
             "timeout": 10,
+            "connection_class": Connection,
         }
     },
 }
