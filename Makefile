@@ -1,7 +1,7 @@
 # Two commands: `make run` serves OneLoop on this machine, `make test` proves it.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: run test test-all bench load chaos lint format messages clean
+.PHONY: run test test-all test-servers bench load chaos lint format messages clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -26,6 +26,11 @@ test: .venv/.installed-dev chromium lint
 # Those that take minutes, too.
 test-all: .venv/.installed-dev chromium lint
 	OMP_NUM_THREADS=1 CHROMIUM=$(CHROMIUM) $(BIN)/pytest -n 2 $(PYTEST)
+
+# The same against the system's PostgreSQL with Redis, then with RabbitMQ and S3 as the media's store.
+test-servers: .venv/.installed-dev chromium
+	OMP_NUM_THREADS=1 CHROMIUM=$(CHROMIUM) $(BIN)/python -m tests.servers redis -n 2 -m "not long" $(PYTEST)
+	OMP_NUM_THREADS=1 CHROMIUM=$(CHROMIUM) $(BIN)/python -m tests.servers rabbitmq -n 2 -m "not long" $(PYTEST)
 
 # Some minutes; writes bench.json.
 bench: .venv/.installed

@@ -135,9 +135,16 @@ def bucket(object_store_url: str, data_dir: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def broker_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real Valkey server on a unix socket, one for the whole run."""
+    """A real Valkey server on a unix socket, for the whole run, or what CELERY_BROKER_URL names.
+
+    Of a named one each process of pytest-xdist has its own number, or vhost.
+    """
     from config.runtime.valkey import Valkey
 
+    if not settings.BROKER_IS_EMBEDDED:
+        number = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+        yield f"{settings.CELERY_BROKER_URL.rpartition('/')[0]}/{number}"
+        return
     server = Valkey(tmp_path_factory.mktemp("broker"), durable=False)
     process = subprocess.Popen(server.prepare(), stdout=subprocess.DEVNULL)
     try:
@@ -187,11 +194,18 @@ def celery_worker(
     finally:
         with app.connection_for_write() as connection:
             for queue in ("default", "gpu"):
+                waiting(connection, queue)
                 connection.default_channel.queue_purge(queue)
         app.conf.broker_url = broker_before
         _forget_broker_connections(app)
         for worker in started:
             stop_process_group(worker)
+
+
+def waiting(connection: Any, queue: str) -> int:
+    """How many jobs wait in a queue, which is made where there is none yet."""
+    channel = connection.default_channel
+    return int(channel.queue_declare(queue, durable=True, auto_delete=False).message_count)
 
 
 def _forget_broker_connections(app: Any) -> None:

@@ -7,13 +7,14 @@ import pytest
 from config.celery import app
 from generation.jobs import ring_generation
 from generation.models import GenerationRun, Policy
+from tests.conftest import waiting as count
 
 pytestmark = pytest.mark.slow
 
 
 def waiting(queue: str) -> int:
     with app.connection_for_read() as broker:
-        return int(broker.default_channel.client.llen(queue))
+        return count(broker, queue)
 
 
 @pytest.mark.django_db(transaction=True)
