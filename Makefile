@@ -1,7 +1,7 @@
 # Two commands: `make run` serves OneLoop on this machine, `make test` proves it.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: run test test-all test-servers bench load chaos lint format messages clean
+.PHONY: run test test-all test-servers bench load chaos lock audit lint format messages clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -58,6 +58,14 @@ messages: .venv/.installed
 	$(BIN)/python manage.py makemessages
 	$(BIN)/python manage.py compilemessages --ignore .venv
 
+# What the images install, with hashes; LOCK=--upgrade takes the newest versions.
+lock: .venv/.installed-audit
+	$(BIN)/python config/deploy/lock.py $(LOCK)
+
+# Known holes in what is locked, suspicious code, unsafe production settings.
+audit: .venv/.installed-audit
+	$(BIN)/python config/deploy/audit.py
+
 clean:
 	rm -rf .venv *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
@@ -75,6 +83,10 @@ clean:
 	@echo "Installing into .venv …"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
 	@touch $@ .venv/.installed
+
+.venv/.installed-audit: pyproject.toml | .venv/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[models,embedded,audit]"
+	@touch $@
 
 .PHONY: chromium
 chromium:

@@ -60,6 +60,9 @@ class Heart:
         self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
 
     def start(self) -> None:
+        # The first beat is not the thread's: it imports what beats need, and a child that is forked
+        # while a thread imports waits for that import for ever.
+        self._ask(WRITE, self._row())
         self._thread.start()
 
     def heard(self, **_: Any) -> None:

@@ -42,6 +42,19 @@ class ObjectStore(S3Storage):
             found: tuple[list[str], list[str]] = super().listdir(path)
             return found
 
+    def make_bucket(self) -> bool:
+        """True where it was missing."""
+        client = self.connection.meta.client
+        with _explained(self.bucket_name):
+            try:
+                client.head_bucket(Bucket=self.bucket_name)
+            except ClientError as error:
+                if error.response.get("Error", {}).get("Code") not in ("404", "NoSuchBucket"):
+                    raise
+                client.create_bucket(Bucket=self.bucket_name)
+                return True
+        return False
+
 
 @contextmanager
 def _explained(bucket: str) -> Iterator[None]:

@@ -60,10 +60,7 @@ def make_bucket() -> None:
     """A server that is new has none."""
     from django.core.files.storage import default_storage
 
-    client = default_storage.connection.meta.client  # type: ignore[attr-defined]
-    name = default_storage.bucket_name  # type: ignore[attr-defined]
-    if name not in {found["Name"] for found in client.list_buckets()["Buckets"]}:
-        client.create_bucket(Bucket=name)
+    default_storage.make_bucket()  # type: ignore[attr-defined]
 
 
 def environment() -> dict[str, str]:

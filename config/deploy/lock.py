@@ -25,7 +25,7 @@ LOCKS = {
     "requirements-web.lock": ([], re.compile(r"transformers==")),
     "requirements-models.lock": (
         ["--extra", "models", "--extra", "quantisation"],
-        re.compile(r"(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)=="),
+        re.compile(r"(torch|triton|nvidia-(?!ml-py)[a-z0-9-]+|cuda-[a-z0-9-]+)=="),
     ),
 }
 FLAGS = [

@@ -45,3 +45,33 @@ def test_it_ends_after_a_supervisor_that_died_without_a_word(tmp_path: Path) -> 
     while worker.exists():
         assert time.monotonic() < end, log.read_text()
         time.sleep(0.2)
+
+
+# A worker's children are forked right after it began.
+BEGUN = """
+import sys, threading
+import django
+django.setup()
+from config import heartbeats
+waits = threading.Thread.start
+threading.Thread.start = lambda thread: None if thread.name == "heart" else waits(thread)
+heartbeats.Heart(name="one", kind="worker", queues=[]).start()
+print("pynvml" in sys.modules)
+"""
+
+
+def test_its_heart_imports_nothing_beside_the_fork(tmp_path: Path) -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", BEGUN],
+        cwd=REPOSITORY,
+        env={
+            **os.environ,
+            "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none",
+            "DJANGO_SETTINGS_MODULE": "config.settings",
+            "ONELOOP_DATA": str(tmp_path),
+        },
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    assert found.stdout.strip() == "True"
