@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tarfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -328,17 +327,19 @@ def _in_parquet(directory: Path) -> Iterator[tuple[str, str, bytes]]:
 
 
 def _in_tars(directory: Path) -> Iterator[tuple[str, str, bytes]]:
+    from generation.images import MAX_BYTES
+    from generation.readers import archives
+
     for path in sorted(directory.glob("images-*.tar")):
         try:
-            with tarfile.open(path) as tar:
-                for member in tar:
-                    file = tar.extractfile(member)
-                    if file is not None and member.name.endswith(".png"):
-                        yield path.name, member.name.removesuffix(".png"), file.read()
-        except (OSError, tarfile.TarError) as error:
-            raise DatasetError(
-                f"'{path}' is damaged ({error}). Export the dataset again."
-            ) from None
+            with archives.opened(path) as archive:
+                for member in archive:
+                    if member.name.endswith(".png") and member.size <= MAX_BYTES:
+                        data = archive.read(member)
+                        if data is not None:
+                            yield path.name, member.name.removesuffix(".png"), data
+        except (FileNotFoundError, archives.ArchiveError) as error:
+            raise DatasetError(f"'{path}' is not whole: {error}") from None
 
 
 def _verify_picture(name: str, data: bytes, sha256: str, max_side: int | None) -> None:

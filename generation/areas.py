@@ -20,6 +20,10 @@ from generation.images import ImageError
 
 # pycocotools looks for an outline on a grid so many times finer than the pixels.
 FINER = 5
+MOST_SHAPES = 2000
+MOST_WORK = 4 * 10**9  # pixels that shapes may cover together, each counted as its whole picture
+LONGEST_OUTLINE = 20_000_000  # in points of that finer grid
+MOST_NUMBERS = 1_000_000
 Flags = NDArray[np.bool_]  # (H, W)
 
 
@@ -38,7 +42,7 @@ class Area:
                 f"{name} is not understood ({error}). Give a picture, COCO run lengths with "
                 "counts and size, polygons [x, y, x, y, …] or boxes [x, y, width, height]."
             ) from None
-        return Pillow.fromarray(np.where(flags, 255, 0).astype(np.uint8))
+        return Pillow.fromarray(np.where(flags, np.uint8(255), np.uint8(0)))
 
 
 def _flags(value: Any, size: tuple[int, int]) -> Flags:
@@ -50,7 +54,12 @@ def _flags(value: Any, size: tuple[int, int]) -> Flags:
         return _shape(value, size)
     if all(_is_point(item) for item in value):
         return _shape([side for point in value for side in point], size)
-    return np.logical_or.reduce([_flags(item, size) for item in value])
+    if len(value) > min(MOST_SHAPES, MOST_WORK // (size[0] * size[1])):
+        raise ValueError(f"it has {len(value)} shapes, too many for a picture of this size")
+    found = _flags(value[0], size)
+    for item in value[1:]:
+        found = found | _flags(item, size)
+    return found
 
 
 def _is_point(item: Any) -> bool:
@@ -121,6 +130,8 @@ def _shape(numbers: Sequence[float], size: tuple[int, int]) -> Flags:
         numbers = [x, y, x, y + height, x + width, y + height, x + width, y]
     if len(numbers) < 6 or len(numbers) % 2:
         raise ValueError(f"{len(numbers)} numbers are no polygon and no box")
+    if len(numbers) > MOST_NUMBERS:
+        raise ValueError(f"an outline of {len(numbers)} numbers is too long")
     points = np.asarray(numbers, dtype=np.float64).reshape(-1, 2)
     if not np.isfinite(points).all() or np.abs(points).max() > 4 * max(size):
         raise ValueError("it lies far outside of the picture")
@@ -131,6 +142,8 @@ def _filled(points: NDArray[np.float64], size: tuple[int, int]) -> Flags:
     """A polygon as pycocotools fills it: column by column, between the outline's crossings."""
     width, height = size
     fine = np.trunc(FINER * points + 0.5).astype(np.int64)
+    if np.abs(np.diff(fine, axis=0, append=fine[:1])).max(axis=1).sum() > LONGEST_OUTLINE:
+        raise ValueError("its outline is too long")
     line = np.concatenate(
         [_edge(start, end) for start, end in zip(fine, np.roll(fine, -1, axis=0), strict=True)]
     )

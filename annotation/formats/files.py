@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from annotation.formats.rows import Comparison, Picture, RowError
 from generation.images import Readable
 from generation.readers import ReadError, Refusal, read_records
+from generation.readers.tables import LONGEST_LINE
 
 if TYPE_CHECKING:
     import datasets
@@ -256,7 +257,7 @@ def _array(file: Path, key: str) -> Iterator[Any]:
             return
         while key and f'"{key}"' not in text:
             more = opened.read(READ_CHARACTERS)
-            if not more:
+            if not more or len(text) > LONGEST_LINE:
                 raise ReadError(f"{file.name} has no “{key}”, under which its rows should stand.")
             text += more
         at = text.find("[", text.index(f'"{key}"') if key else 0)
@@ -280,6 +281,8 @@ def _array(file: Path, key: str) -> Iterator[Any]:
                 yield row
                 text, at = text[end:], 0
                 continue
+            if len(text) - at > LONGEST_LINE:
+                raise ReadError(f"A row of {file.name} is too long to be one.")
             more = opened.read(max(READ_CHARACTERS, len(text)))
             if not more:
                 raise ReadError(f"{file.name} is not whole JSON: {problem}.")

@@ -27,8 +27,7 @@ from annotation.formats.rows import (
     decided,
 )
 from generation.images import MAX_BYTES
-from generation.readers import ReadError, Refusal
-from generation.readers.tars import DAMAGE
+from generation.readers import ReadError, Refusal, archives
 
 HOLDS = frozenset(
     {"source", "mask", "task", "sets", "models", "seeds", "annotators", "votes", "split"}
@@ -109,7 +108,12 @@ def read(path: Path) -> Iterator[Comparison | Refusal]:
             seen = True
             name = f"{shard.name} {key}"
             try:
-                yield _comparison(name, {ending: data for _key, ending, data in members})
+                sample: dict[str, bytes | None] = {}
+                for _key, ending, data in members:
+                    if ending in sample:
+                        raise RowError(f"It has two files .{ending}. Pack each once.")
+                    sample[ending] = data
+                yield _comparison(name, sample)
             except RowError as error:
                 yield Refusal(name, str(error))
     if not seen:
@@ -119,28 +123,22 @@ def read(path: Path) -> Iterator[Comparison | Refusal]:
 def _members(shard: Path) -> Iterator[tuple[str, str, bytes | None]]:
     """(key, ending, data) of every file; None for the data of one that is too large."""
     try:
-        with tarfile.open(shard, "r|*") as tar:
-            while (member := tar.next()) is not None:
-                tar.members = []  # type: ignore[attr-defined]  # it would keep all it has seen
-                file = tar.extractfile(member) if member.isfile() else None
-                if file is None:
+        with archives.opened(shard) as archive:
+            for member in archive:
+                if not member.isreg():
                     continue
                 folder, _slash, base = member.name.rpartition("/")
                 key, _dot, ending = base.partition(".")
-                whole = member.size <= MAX_BYTES
-                yield (
-                    f"{folder}/{key}" if folder else key,
-                    ending.lower(),
-                    (file.read() if whole else None),
-                )
-    except DAMAGE as error:
-        raise ReadError(f"{shard.name} is not a whole tar file ({error}). Copy it again.") from None
+                data = archive.read(member) if member.size <= MAX_BYTES else None
+                yield f"{folder}/{key}" if folder else key, ending.lower(), data
+    except archives.ArchiveError as error:
+        raise ReadError(f"{shard.name} is no tar file that can be read: {error}") from None
 
 
 def _comparison(name: str, sample: dict[str, bytes | None]) -> Comparison:
     try:
         about = json.loads(sample.get("json") or b"")
-    except ValueError:
+    except (ValueError, RecursionError):
         raise RowError("It has no .json that can be read.") from None
     if not isinstance(about, dict):
         raise RowError("Its .json is not an object.")

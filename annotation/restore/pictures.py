@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tarfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from annotation.errors import DatasetError
 from generation import images
 from generation.decoding import plain
 from generation.models import Image
+from generation.readers import archives
 
 GONE = "The picture {} is missing. Copy the dataset again, with all its images."
 FOREIGN = (
@@ -37,6 +37,8 @@ class Pictures:
     def read(self, sha256: str) -> bytes:
         """Raises DatasetError where there is none, or another."""
         if (place := self._places.get(sha256)) is not None:
+            if place[0].suffix == ".tar" and place[2] > images.MAX_BYTES:
+                raise DatasetError(f"The picture {sha256} is larger than pictures are here.")
             data = self._read_place(*place)
         else:
             try:
@@ -64,11 +66,14 @@ class Pictures:
 
     def _index_tars(self, paths: list[Path]) -> None:
         for path in paths:
-            with tarfile.open(path, "r:") as tar:
-                for member in tar:
-                    if member.isreg() and member.name.endswith(".png"):
-                        sha256 = Path(member.name).stem
-                        self._places[sha256] = (path, member.offset_data, member.size)
+            try:
+                with archives.opened(path) as archive:
+                    for member in archive:
+                        if member.isreg() and member.name.endswith(".png"):
+                            sha256 = Path(member.name).stem
+                            self._places[sha256] = (path, member.offset_data, member.size)
+            except archives.ArchiveError as error:
+                raise DatasetError(f"Of the archive {path.name}, {error}") from None
 
 
 @lru_cache(maxsize=2)

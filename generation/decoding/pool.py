@@ -31,6 +31,8 @@ from generation.decoding.pixels import MAX_PIXELS, SENTENCES, Refused
 from generation.decoding.process import receive, receive_line, send
 
 HOME = Path(__file__).resolve().parents[2]
+# Nothing of ours: no key, no password, no address.
+ENVIRONMENT = {"PYTHONDONTWRITEBYTECODE": "1", "OPENBLAS_NUM_THREADS": "1"}
 MOST_PICTURES = 2000  # until a decoder is replaced, whatever it may have leaked
 SLACK = 2  # a machine with other work to do gives a process half of its time
 CHANNELS = {"RGB": 3, "L": 1}
@@ -63,8 +65,7 @@ class Decoder:
             process = subprocess.Popen(
                 command,
                 cwd=HOME,
-                # Nothing of ours: no key, no password, no address.
-                env={"PYTHONDONTWRITEBYTECODE": "1", "OPENBLAS_NUM_THREADS": "1"},
+                env=ENVIRONMENT,
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

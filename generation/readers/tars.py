@@ -11,12 +11,12 @@ import json
 import math
 import re
 import tarfile
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from generation.images import MAX_BYTES
+from generation.readers import archives
 from generation.readers.rows import PICTURES, ReadError, Refusal, Row, rows_of
 
 ENDINGS = (".tar", ".tar.gz", ".tgz")
@@ -31,7 +31,6 @@ TEXTS = {"txt": "prompt", "text": "prompt", "prompt": "prompt", "caption": "prom
 NUMBERS = {"height": int, "width": int, "aesthetic_score": float}
 OTHERS = {"segmentation", "url", "label", "json"}
 MOST_TEXT_BYTES = 16 * 2**20
-DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error)
 
 
 def expand(path: Path) -> list[Path]:
@@ -79,64 +78,50 @@ def read(shards: Sequence[Path]) -> Iterator[Row | Refusal]:
 
 def _shard(path: Path) -> Iterator[Row | Refusal]:
     try:
-        for key, members in _samples(path):
-            yield from _sample(f"{path.name} {key}", key, members)
+        with archives.opened(path) as archive:
+            for key, members in _samples(archive):
+                yield from _sample(f"{path.name} {key}", key, members)
     except FileNotFoundError:
         yield Refusal(path.name, "This file is not there.")
-    except DAMAGE as error:
-        yield Refusal(
-            path.name,
-            f"The archive is damaged or cut off ({error}); only the samples before that were read. "
-            "Copy it again.",
-        )
+    except archives.ArchiveError as error:
+        yield Refusal(path.name, f"Only the samples before that were read; of the archive, {error}")
 
 
 Members = dict[str, bytes | str]  # by ending; a sentence where one cannot be taken
 
 
-def _samples(path: Path) -> Iterator[tuple[str, Members]]:
+def _samples(archive: archives.Archive) -> Iterator[tuple[str, Members]]:
     key, members = "", Members()
-    with tarfile.open(path, "r|*") as tar:
-        while (member := tar.next()) is not None:
-            # Otherwise it keeps every member it has seen.
-            tar.members = []  # type: ignore[attr-defined]
-            named = NAME.match(member.name)
-            if member.isdir() or named is None:
-                continue
-            if (its := named[1].removeprefix("./")) != key:
-                if members:
-                    yield key, members
-                key, members = its, {}
-            ending = named[2].lower()
-            if ending in IMAGE_ENDINGS | MASK_ENDINGS | OTHERS or ending in {*TEXTS, *NUMBERS}:
-                members[ending] = _content(tar, member, again=ending in members)
-        _check_end(tar)
+    for member in archive:
+        named = NAME.match(member.name)
+        if member.isdir() or named is None:
+            continue
+        if (its := named[1].removeprefix("./")) != key:
+            if members:
+                yield key, members
+            key, members = its, {}
+        ending = named[2].lower()
+        if ending in IMAGE_ENDINGS | MASK_ENDINGS | OTHERS or ending in {*TEXTS, *NUMBERS}:
+            members[ending] = _content(archive, member, again=ending in members)
     if members:
         yield key, members
 
 
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, *, again: bool) -> bytes | str:
+def _content(archive: archives.Archive, member: tarfile.TarInfo, *, again: bool) -> bytes | str:
     name = Path(member.name).name
     most = MAX_BYTES if _is_picture(name) else MOST_TEXT_BYTES
-    if not member.isreg() or member.issparse():
-        return f"{name} is a link or a device in the archive, not a file. Pack the file itself."
     if member.size > most:
         return f"{name} is larger than {most // 2**20} MB. Make it smaller."
     if again:
         return f"There are two files {name}. Pack each once."
-    file = tar.extractfile(member)
-    return file.read() if file is not None else f"{name} cannot be read."
+    found = archive.read(member)
+    if found is None:
+        return f"{name} is a link or a device in the archive, not a file. Pack the file itself."
+    return found
 
 
 def _is_picture(name: str) -> bool:
     return not name.lower().endswith((".json", ".segmentation", *(f".{one}" for one in TEXTS)))
-
-
-def _check_end(tar: tarfile.TarFile) -> None:
-    """An archive ends with two blocks of zeros; tarfile takes a broken header for the end, too."""
-    stream = tar.fileobj
-    if stream is None or stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise tarfile.ReadError("it has no end mark")
 
 
 def _sample(name: str, key: str, members: Members) -> Iterator[Row | Refusal]:
