@@ -116,6 +116,12 @@ RULES = [
         "CSRF_TRUSTED_ORIGINS lets in a whole domain or an unencrypted origin.",
         "Write whole origins with https://, e.g. https://loop.example.org, or unset it.",
     ),
+    Rule(
+        "oneloop.E112",
+        lambda: settings.MEDIA_REDIRECT_SECONDS > 0 and not settings.MEDIA_ORIGINS,
+        "MEDIA_REDIRECT_SECONDS is set and MEDIA_ORIGINS is not: browsers would show no picture.",
+        "Set MEDIA_ORIGINS to the object store's origin as browsers reach it, or unset both.",
+    ),
 ]
 
 

@@ -212,6 +212,10 @@ MEDIA_ACCEL = env.text("MEDIA_ACCEL")
 MEDIA_REDIRECT_SECONDS = env.integer("MEDIA_REDIRECT_SECONDS", 0)
 # The store as browsers reach it, e.g. https://pictures.example.org; pages may show what lies there.
 MEDIA_ORIGINS = env.words("MEDIA_ORIGINS")
+# How long a link to one picture works for whoever has it.
+IMAGE_LINK_SECONDS = env.integer("IMAGE_LINK_SECONDS", 3600)
+# The object store's endpoint as browsers reach it, where that is not S3_ENDPOINT_URL.
+S3_PUBLIC_URL = env.text("S3_PUBLIC_URL")
 # Pictures, exports and, for other machines, checkpoints: a folder, or a bucket where one is named.
 S3_BUCKET = env.text("S3_BUCKET")
 if S3_BUCKET:

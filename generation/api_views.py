@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
+from django.conf import settings
 from django.http import Http404, HttpResponse
-from django.urls import URLPattern, path, re_path
+from django.urls import URLPattern, path, re_path, reverse
+from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
@@ -82,7 +85,28 @@ def image(request: Request, sha256: str) -> HttpResponse:
     return response
 
 
+class LinkOut(serializers.Serializer[Any]):
+    url = serializers.URLField()
+    ends_at = serializers.DateTimeField()
+
+
+@extend_schema(operation_id="images_link", responses=LinkOut)
+@api_view(["GET"])
+@permission_classes([IsAuthenticated, needs_scope(Scope.READ)])
+def image_link(request: Request, sha256: str) -> Response:
+    """An address that shows the picture to whoever has it, without a token, until it ends.
+
+    It ends sooner when you may see the picture no longer, or your account is closed.
+    """
+    user = api.user_of(request)
+    token = delivery.sign(pictures.get_for_user(user, sha256), user)
+    ends_at = timezone.now() + timedelta(seconds=settings.IMAGE_LINK_SECONDS)
+    url = request.build_absolute_uri(reverse("generation:signed_image", args=[token]))
+    return Response(LinkOut({"url": url, "ends_at": ends_at}).data)
+
+
 urlpatterns: list[URLPattern] = [
     path("me", me, name="me"),
     re_path(r"^images/(?P<sha256>[0-9a-f]{64})\.png$", image, name="api_image"),
+    re_path(r"^images/(?P<sha256>[0-9a-f]{64})/link$", image_link, name="api_image_link"),
 ]

@@ -3,21 +3,28 @@
 Whoever calls has asked already whether the person may. Nothing in the store has an address of its
 own: the proxy hands a file out only at this program's word (X-Accel-Redirect), an object store only
 by an address that it signed and that ends soon.
+
+Where there is no session, as in another program's page, a signed link shows one picture to whoever
+has it, for a while, and only as long as the person who made it may see the picture.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
 from django.conf import settings
-from django.core.files.storage import FileSystemStorage, default_storage
-from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseBase
+from django.contrib.auth.models import User
+from django.core import signing
+from django.core.files.storage import FileSystemStorage, default_storage, storages
+from django.http import FileResponse, Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.http.response import HttpResponseRedirect
 from django.utils.http import content_disposition_header
+from django.utils.translation import gettext as _
 from rest_framework.request import Request
 
-from generation import images
+from generation import images, pictures
 from generation.models import Image
 
 A_YEAR = 365 * 24 * 3600
@@ -76,8 +83,17 @@ def _by_the_proxy(name: str, content_type: str) -> HttpResponse:
 
 def _by_the_store(name: str, parameters: dict[str, Any] | None = None) -> HttpResponse:
     seconds = settings.MEDIA_REDIRECT_SECONDS
-    signed = default_storage.url(name, parameters=parameters, expire=seconds)  # type: ignore[call-arg]
-    return HttpResponseRedirect(signed)
+    store = _store_as_browsers_reach_it(settings.S3_PUBLIC_URL)
+    return HttpResponseRedirect(store.url(name, parameters=parameters, expire=seconds))
+
+
+@lru_cache(maxsize=4)
+def _store_as_browsers_reach_it(url: str) -> Any:
+    """The address is part of what is signed, and inside the cluster the store has another."""
+    if not url:
+        return default_storage
+    chosen = settings.STORAGES["default"]
+    return storages.create_storage(chosen | {"OPTIONS": chosen["OPTIONS"] | {"endpoint_url": url}})
 
 
 def _name(row: Image, size: str) -> str:
@@ -89,3 +105,22 @@ def _name(row: Image, size: str) -> str:
     if not default_storage.exists(name):
         images.reduced(row, size)
     return name
+
+
+# Signed links -----------------------------------------------------------------------------------
+
+SALT = "generation.delivery"
+
+
+def sign(row: Image, user: User) -> str:
+    return signing.dumps([row.sha256, user.pk], salt=SALT)
+
+
+def signed(token: str) -> Image:
+    """The picture of a link; Http404 says nothing of whether it was ever good."""
+    try:
+        sha256, user_id = signing.loads(token, salt=SALT, max_age=settings.IMAGE_LINK_SECONDS)
+        user = User.objects.get(pk=user_id, is_active=True)
+    except (signing.BadSignature, User.DoesNotExist):
+        raise Http404(_("This link has ended, or it never was one. Ask for a new one.")) from None
+    return pictures.get_for_user(user, sha256)

@@ -6,6 +6,7 @@ app_name = "generation"
 
 urlpatterns: list[URLPattern | URLResolver] = [
     re_path(r"^images/(?P<sha256>[0-9a-f]{64})\.png$", views.image, name="image"),
+    path("images/signed/<str:token>/", views.signed_image, name="signed_image"),
     path("sources/", views.source_list, name="sources"),
     path("sources/new/", views.source_new, name="source_new"),
     path("projects/", people_views.projects, name="projects"),

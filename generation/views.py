@@ -1,4 +1,6 @@
+from django.conf import settings
 from django.contrib import messages
+from django.contrib.auth.decorators import login_not_required
 from django.core.paginator import Paginator
 from django.db.models import Exists, OuterRef
 from django.http import Http404, HttpRequest, HttpResponse
@@ -27,6 +29,19 @@ def image(request: HttpRequest, sha256: str) -> HttpResponse:
     """
     # Asked before the browser's copy is called fresh: who was removed gets no “not modified”.
     return _picture(request, pictures.get_for_user(user_of(request), sha256))
+
+
+@login_not_required
+@require_safe
+def signed_image(request: HttpRequest, token: str) -> HttpResponse:
+    """A picture for whoever has the link, until it ends; other sites may show it."""
+    try:
+        response = delivery.picture(request, delivery.signed(token))
+    except ImageError as error:
+        raise Http404(str(error)) from None
+    response["Cache-Control"] = f"private, max-age={settings.IMAGE_LINK_SECONDS // 2}"
+    response["Cross-Origin-Resource-Policy"] = "cross-origin"
+    return response
 
 
 @condition(etag_func=_etag)

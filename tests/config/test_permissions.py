@@ -78,6 +78,10 @@ TABLE: dict[str, Row] = {
     "oidc/inactive/": Row("/oidc/inactive/", get=CLOSED),
     # Pictures and sources
     r"^images/(?P<sha256>[0-9a-f]{64})\.png$": Row("/images/{picture}.png", get=IN[LOOK]),
+    "images/signed/<str:token>/": Row("/images/signed/no-such-link/", get=NOBODY),
+    r"api/v1/^images/(?P<sha256>[0-9a-f]{64})/link$": Row(
+        "/api/v1/images/{picture}/link", get=IN[LOOK]
+    ),
     "sources/": Row("/sources/", get=ANY[LOOK]),
     "sources/new/": Row("/sources/new/", get=ANY[RUN], post=ANY[RUN]),
     # People

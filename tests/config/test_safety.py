@@ -63,7 +63,7 @@ def test_an_unsafe_production_does_not_start(start: list[str], tmp_path: Path) -
         "SECURE_COOKIES": "0",
         "SECURE_SSL_REDIRECT": "0",
     }
-    unsafe |= {"WEBHOOK_PRIVATE_ADDRESSES": "1", "HSTS_SECONDS": "0"}
+    unsafe |= {"WEBHOOK_PRIVATE_ADDRESSES": "1", "HSTS_SECONDS": "0", "MEDIA_REDIRECT_SECONDS": "9"}
     found = run(*start, ONELOOP_ENV="production", ONELOOP_DATA=str(tmp_path), **unsafe)
     assert found.returncode != 0
     for rule in safety.RULES:
