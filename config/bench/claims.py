@@ -39,16 +39,16 @@ class Side:
 
 def measure(*, small: int, large: int, rounds: int) -> Found:
     sides = [Side("bench_small", small), Side("bench_large", large)]
-    _make_databases(sides)
+    make_databases(sides)
     for side in sides:
-        with _on(side):
+        with on(side):
             side.world = worlds.make_world(items=side.items, people=PEOPLE, size=2)
             worlds.analyse()
     found: Found = {}
     ratios = {}
     for stage, people in STAGES.items():
         for side in sides:
-            with _on(side):
+            with on(side):
                 stage(side.there)
         few, many = _interleaved(sides, people, rounds)
         ratios[stage.__name__] = many / few
@@ -104,16 +104,16 @@ def _interleaved(sides: list[Side], people: slice, rounds: int) -> tuple[float, 
     took: dict[str, list[float]] = {side.name: [] for side in sides}
     for number in range(rounds + 3):
         for side in sides:
-            with _on(side):
+            with on(side):
                 users = side.there.people[people]
-                seconds = _claim(side.there, users[number % len(users)])
+                seconds = claim(side.there, users[number % len(users)])
             if number >= 3:
                 took[side.name].append(seconds)
     few, many = (median(took[side.name]) for side in sides)
     return few, many
 
 
-def _claim(world: World, user: User) -> float:
+def claim(world: World, user: User) -> float:
     began = time.perf_counter()
     turn = queue.claim(user=user, campaign=world.campaign)
     seconds = time.perf_counter() - began
@@ -124,7 +124,7 @@ def _claim(world: World, user: User) -> float:
     return seconds
 
 
-def _make_databases(sides: list[Side]) -> None:
+def make_databases(sides: list[Side]) -> None:
     template = ""
     for side in sides:
         with connection.cursor() as cursor:
@@ -132,7 +132,7 @@ def _make_databases(sides: list[Side]) -> None:
             cursor.execute(f'CREATE DATABASE "{side.name}" {template}')
         connections.databases[side.name] = connections.databases["default"] | {"NAME": side.name}
         if not template:
-            with _on(side):
+            with on(side):
                 call_command("migrate", verbosity=0, interactive=False)
             # A database is copied only while nobody is connected to it.
             connections[side.name].close()
@@ -140,8 +140,16 @@ def _make_databases(sides: list[Side]) -> None:
             template = f'TEMPLATE "{side.name}"'
 
 
+def drop_databases(sides: list[Side]) -> None:
+    for side in sides:
+        connections[side.name].close()
+        connections[side.name].close_pool()  # type: ignore[attr-defined]
+        with connection.cursor() as cursor:
+            cursor.execute(f'DROP DATABASE "{side.name}" WITH (FORCE)')
+
+
 @contextmanager
-def _on(side: Side) -> Iterator[None]:
+def on(side: Side) -> Iterator[None]:
     """Let the code under measurement, which knows one database, work on this one."""
     before = connections["default"]
     connections["default"] = connections[side.name]

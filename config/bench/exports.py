@@ -42,7 +42,7 @@ WHERE i.campaign_id = %(campaign)s
 ORDER BY i.id, slot
 """
 # One in ten finds no difference; of the others the best and the worst are two neighbours.
-_JUDGMENTS = """
+JUDGMENTS = """
 INSERT INTO annotation_judgment
   (assignment_id, set_id, dimension_id, wording_id, outcome, best_id, worst_id, revision, current,
    created_at)
@@ -95,7 +95,7 @@ def _judged(judgments: int) -> World:
     worlds.load(
         {
             _TURNS: {"people": [user.pk for user in world.people]},
-            _JUDGMENTS: {"wordings": [dimension.wording.pk for dimension in asked]},
+            JUDGMENTS: {"wordings": [dimension.wording.pk for dimension in asked]},
         },
         campaign=world.campaign.pk,
     )
