@@ -9,7 +9,7 @@ from django.contrib.auth.models import User
 from django.utils.translation import gettext_lazy as _
 
 from config import second_factor
-from config.log_in import said_to_wait
+from generation import throttle
 
 WRONG = _("This code is not right, or it was used already. Codes change every half minute.")
 
@@ -33,7 +33,7 @@ class CodeForm(forms.Form):
         try:
             found = second_factor.check(self.user, code)
         except second_factor.TooOften as error:
-            raise forms.ValidationError(said_to_wait(error.spent)) from None
+            raise forms.ValidationError(error.spent.said) from None
         if found is None:
             raise forms.ValidationError(WRONG)
         self.authenticator = found
@@ -64,6 +64,7 @@ class SetUpForm(forms.Form):
             del self.fields["password"]
 
     def clean_password(self) -> str:
+        throttle.refuse_guessing(self.user)
         password: str = self.cleaned_data["password"]
         if not self.user.check_password(password):
             raise forms.ValidationError(_("This is not your password."))
@@ -74,7 +75,7 @@ class SetUpForm(forms.Form):
         try:
             right = second_factor.is_right(self.secret, self.user, code)
         except second_factor.TooOften as error:
-            raise forms.ValidationError(said_to_wait(error.spent)) from None
+            raise forms.ValidationError(error.spent.said) from None
         if not right:
             raise forms.ValidationError(WRONG)
         return code

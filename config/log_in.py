@@ -24,7 +24,6 @@ from django.contrib.auth.signals import user_logged_in
 from django.contrib.auth.views import LoginView
 from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from django.utils.translation import ngettext
 
 from generation import audit, throttle
 from generation.models import AuditEntry, Verb
@@ -54,21 +53,10 @@ class LogIn(LoginView):
         return perform_login(self.request, form.get_user(), redirect_url=self.get_success_url())
 
     def _wait(self, spent: Spent) -> HttpResponse:
-        context = self.get_context_data(
-            form=AuthenticationForm(self.request), wait=said_to_wait(spent)
-        )
+        context = self.get_context_data(form=AuthenticationForm(self.request), wait=spent.said)
         response = self.render_to_response(context, status=429)
         response["Retry-After"] = str(spent.wait_seconds)
         return response
-
-
-def said_to_wait(spent: Spent) -> str:
-    minutes = -(-spent.wait_seconds // 60)
-    return ngettext(
-        "That was tried too often. Wait %(minutes)d minute and try again.",
-        "That was tried too often. Wait %(minutes)d minutes and try again.",
-        minutes,
-    ) % {"minutes": minutes}
 
 
 def _count(name: str, place: str) -> Spent | None:

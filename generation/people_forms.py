@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 from django import forms
-from django.contrib.auth.forms import BaseUserCreationForm
+from django.contrib.auth.forms import BaseUserCreationForm, PasswordChangeForm
 from django.contrib.auth.models import User
 from django.utils.translation import gettext_lazy as _
 
-from generation import tokens
+from generation import throttle, tokens
 from generation.models import Role, Scope, Verb
 
 
@@ -59,6 +59,12 @@ class SignUpForm(BaseUserCreationForm):
 
     def clean_email(self) -> str:
         return _clean_email(self.cleaned_data["email"], None)
+
+
+class PasswordForm(PasswordChangeForm):
+    def clean_old_password(self) -> str:
+        throttle.refuse_guessing(self.user)
+        return super().clean_old_password()
 
 
 class TokenForm(forms.Form):

@@ -22,7 +22,14 @@ from generation import audit, members, tokens
 from generation.access import may_anywhere, require, roles_of, user_of
 from generation.members import MemberError
 from generation.models import Membership, Project, Role, Token, Verb
-from generation.people_forms import MemberForm, ProfileForm, ProjectForm, RoleForm, TokenForm
+from generation.people_forms import (
+    MemberForm,
+    PasswordForm,
+    ProfileForm,
+    ProjectForm,
+    RoleForm,
+    TokenForm,
+)
 
 # Projects ---------------------------------------------------------------------------------------
 
@@ -189,6 +196,7 @@ def _status(form: Form | Any) -> int:
 
 class PasswordChange(PasswordChangeView):
     http_method_names = ["get", "head", "post"]
+    form_class = PasswordForm
     template_name = "people/password.html"
     success_url = reverse_lazy("generation:account")
 

@@ -7,15 +7,23 @@ from __future__ import annotations
 
 import hashlib
 from datetime import timedelta
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from django.core.exceptions import ValidationError
 from django.db import connection, models
 from django.utils import timezone
+from django.utils.translation import ngettext
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
 
 
 class Limit(NamedTuple):
     most: int
     seconds: int
+
+
+GUESSES = Limit(most=10, seconds=15 * 60)
 
 
 class Attempts(models.Model):
@@ -54,6 +62,15 @@ class Spent(NamedTuple):
     def is_too_much(self) -> bool:
         return self.tries > self.limit.most
 
+    @property
+    def said(self) -> str:
+        minutes = -(-self.wait_seconds // 60)
+        return ngettext(
+            "That was tried too often. Wait %(minutes)d minute and try again.",
+            "That was tried too often. Wait %(minutes)d minutes and try again.",
+            minutes,
+        ) % {"minutes": minutes}
+
 
 def take(limit: Limit, *what: object) -> Spent:
     """Count one try at `what`."""
@@ -63,6 +80,13 @@ def take(limit: Limit, *what: object) -> Spent:
         cursor.execute(COUNT, {"key": _key(what), "now": now, "old": old})
         count, started_at = cursor.fetchone()
     return Spent(count, limit, int((started_at - old).total_seconds()) + 1)
+
+
+def refuse_guessing(user: User) -> None:
+    """Of one's own password, by somebody who found a session open. Raises ValidationError."""
+    spent = take(GUESSES, "password", user.pk)
+    if spent.is_too_much:
+        raise ValidationError(spent.said)
 
 
 def forget(*what: object) -> None:

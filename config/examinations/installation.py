@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from django.conf import settings
-from django.core.checks import WARNING, CheckMessage, run_checks
+from django.core.checks import WARNING, CheckMessage, Tags, run_checks
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 from packaging.requirements import Requirement
@@ -124,6 +124,13 @@ def deployment() -> list[Finding]:
         )
         return [*map(_of_check, heeded), *([ok(format_lazy(said, names=names))] if names else [])]
     return [_of_check(one) for one in found]
+
+
+@examines(name=_("Settings"), needs="database", is_slow=True)
+def safe_database() -> list[Finding]:
+    """What only the database can tell, e.g. that the starter's logins are still open."""
+    found = run_checks(tags=[Tags.database], databases=["default"])
+    return [_of_check(one) for one in found if one.level >= WARNING and not one.is_silenced()]
 
 
 def _of_check(message: CheckMessage) -> Finding:

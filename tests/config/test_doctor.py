@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.core.files.storage import default_storage
 from django.utils import timezone
 
@@ -203,6 +204,16 @@ def test_a_deployment_heeds_the_checks(settings: Any, monkeypatch: pytest.Monkey
     found = each(installation.deployment())
     assert found["Settings security.W008"].state == State.WARNING
     assert "SECURE_SSL_REDIRECT" in found["Settings security.W008"].what
+
+
+@pytest.mark.django_db
+def test_it_finds_logins_that_everybody_knows(settings: Any) -> None:
+    User.objects.create_user("anna", password="oneloop")
+    assert installation.safe_database() == []
+    settings.PRODUCTION = True
+    found = each(installation.safe_database())["Settings oneloop.E124"]
+    assert found.state == State.BROKEN
+    assert "log in as anna" in found.what
 
 
 def test_it_writes_to_the_store(settings: Any, data_dir: Path) -> None:

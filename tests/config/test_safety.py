@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -43,6 +44,24 @@ def test_a_safe_production_passes_djangos_own_examination(tmp_path: Path) -> Non
     found = run(*check, ONELOOP_DATA=str(tmp_path), SECRET_KEY_FILE=str(key), **SAFE)
     assert found.returncode == 0, found.stderr
     assert "no issues" in found.stdout
+
+
+def test_production_is_stricter_by_itself(tmp_path: Path) -> None:
+    ask = """
+import django, json
+django.setup()
+from django.conf import settings as s
+from django.urls import reverse
+length = [v["OPTIONS"] for v in s.AUTH_PASSWORD_VALIDATORS if "Length" in v["NAME"]]
+print(json.dumps([reverse("admin:index"), length, s.SESSION_COOKIE_NAME, s.SESSION_COOKIE_SECURE,
+    s.CSRF_COOKIE_NAME, s.SECURE_SSL_REDIRECT, s.SECURE_HSTS_SECONDS, s.ACCOUNT_RATE_LIMITS]))
+"""
+    extra = {"ADMIN_PATH": "/desk", "DJANGO_SETTINGS_MODULE": "config.settings"}
+    found = run("-c", ask, ONELOOP_DATA=str(tmp_path), **SAFE, **extra)
+    assert json.loads(found.stdout) == [
+        *("/desk/", [{"min_length": 12}], "__Host-sessionid", True),
+        *("__Host-csrftoken", True, 31536000, False),
+    ]
 
 
 @pytest.mark.parametrize(

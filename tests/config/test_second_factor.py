@@ -206,6 +206,18 @@ def test_a_new_password_ends_the_other_sessions(anna: User) -> None:
     assert UserSession.objects.filter(user=anna).count() == 1
 
 
+@pytest.mark.parametrize("path", ["/account/password/", PAGE])
+def test_whoever_finds_a_session_open_cannot_guess_the_password(path: str, anna: User) -> None:
+    client = client_of(anna)
+    client.get(PAGE)
+    right = {"password": "secret", "old_password": "secret", "code": "1"}
+    for n in range(10):
+        client.post(path, {"password": f"guess {n}", "old_password": f"guess {n}", "code": "1"})
+    answer = client.post(path, right).content.decode()
+    assert "tried too often" in answer
+    assert "This is not your password" not in answer
+
+
 def test_a_login_gets_a_session_of_its_own(anna: User) -> None:
     client = Client()
     client.get("/login/")
