@@ -16,6 +16,7 @@ from django.core.checks import CheckMessage, Error, Tags, register
 from django.db import DatabaseError, connection
 
 from config import env
+from config.durability import commits_are_durable
 
 logger = logging.getLogger(__name__)
 
@@ -137,22 +138,7 @@ def database_is_safe(databases: Sequence[str] | None = None, **kwargs: Any) -> l
     """Asks the database: `check --database default`, and every start of a web server or worker."""
     if not settings.PRODUCTION or not databases:
         return []
-    return [*_lasting(), *_demo_logins()]
-
-
-def _lasting() -> list[CheckMessage]:
-    """Whether what was acknowledged outlives a power cut."""
-    found: list[CheckMessage] = []
-    with connection.cursor() as cursor:
-        for number, name in enumerate(("synchronous_commit", "fsync", "full_page_writes"), 121):
-            cursor.execute(f"SHOW {name}")
-            if cursor.fetchone()[0] == "off":
-                said = (
-                    f"The database has {name} off: a power cut would lose acknowledged judgments."
-                )
-                remedy = f"Set {name} = on in postgresql.conf, and for this database and role."
-                found.append(Error(said, hint=remedy, id=f"oneloop.E{number}"))
-    return found
+    return _demo_logins()
 
 
 def _demo_logins() -> list[CheckMessage]:
@@ -169,7 +155,7 @@ def _demo_logins() -> list[CheckMessage]:
             f"Anybody may log in as {', '.join(names)}: the starter project's password is known.",
             hint="Give them other passwords (manage.py changepassword NAME), or close the accounts "
             "in the admin.",
-            id="oneloop.E124",
+            id="oneloop.E120",
         )
     ]
 
@@ -180,7 +166,9 @@ def refuse_unsafe() -> None:
         return
     _end_if_any(production_is_safe())
     try:
-        _end_if_any(database_is_safe(databases=["default"]))
+        asked = ["default"]
+        durable = commits_are_durable(databases=asked)
+        _end_if_any([*durable, *database_is_safe(databases=asked)])
     except DatabaseError as error:
         logger.warning("The database was not examined, since it does not answer: %s", error)
     finally:

@@ -9,13 +9,13 @@ from importlib import metadata
 from pathlib import Path
 
 from django.conf import settings
-from django.core.checks import WARNING, CheckMessage, Tags, run_checks
+from django.core.checks import WARNING, CheckMessage, run_checks
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from config import env
+from config import env, safety
 from config.doctor import Finding, State, broken, examines, ok
 from config.version import commit, version
 
@@ -129,8 +129,8 @@ def deployment() -> list[Finding]:
 @examines(name=_("Settings"), needs="database", is_slow=True)
 def safe_database() -> list[Finding]:
     """What only the database can tell, e.g. that the starter's logins are still open."""
-    found = run_checks(tags=[Tags.database], databases=["default"])
-    return [_of_check(one) for one in found if one.level >= WARNING and not one.is_silenced()]
+    found = safety.database_is_safe(databases=["default"])
+    return [_of_check(one) for one in found if not one.is_silenced()]
 
 
 def _of_check(message: CheckMessage) -> Finding:

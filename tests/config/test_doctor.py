@@ -211,7 +211,7 @@ def test_it_finds_logins_that_everybody_knows(settings: Any) -> None:
     User.objects.create_user("anna", password="oneloop")
     assert installation.safe_database() == []
     settings.PRODUCTION = True
-    found = each(installation.safe_database())["Settings oneloop.E124"]
+    found = each(installation.safe_database())["Settings oneloop.E120"]
     assert found.state == State.BROKEN
     assert "log in as anna" in found.what
 
