@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import OperationalError, connection, transaction
 from django.db.models import Exists, F, OuterRef
+from django.dispatch import Signal
 from django.utils import timezone
 from psycopg.errors import DeadlockDetected
 
@@ -384,6 +385,9 @@ def _store(place: _Place, item: Item, kind: str) -> int:
 # Giving back ------------------------------------------------------------------------------------
 
 
+leases_expired = Signal()  # with their `count`
+
+
 def expire_leases(campaign: Campaign | None = None) -> int:
     """End the turns whose lease ran out and put their items in front; returns how many."""
     due = Assignment.objects.filter(state=State.OPEN, lease_until__lte=timezone.now())
@@ -398,6 +402,8 @@ def expire_leases(campaign: Campaign | None = None) -> int:
         list(items.select_for_update(no_key=True).values_list("pk"))
         Assignment.objects.filter(pk__in=[pk for pk, _item in found]).update(state=State.EXPIRED)
         to_the_front([item for _pk, item in found])
+        if found:
+            leases_expired.send(sender=Assignment, count=len(found))
     return len(found)
 
 

@@ -7,4 +7,6 @@ class ConfigConfig(AppConfig):
 
     def ready(self) -> None:
         # Registers the system checks, and makes this Celery app the current one for every job.
-        from config import celery, checks, durability, safety  # noqa: F401
+        from config import celery, checks, durability, safety, sentry, tallies  # noqa: F401
+
+        sentry.start()

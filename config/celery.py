@@ -7,7 +7,18 @@ from typing import Any
 
 import django
 from celery import Celery
-from celery.signals import beat_init, celeryd_after_setup, celeryd_init, heartbeat_sent
+from celery.signals import (
+    beat_init,
+    before_task_publish,
+    celeryd_after_setup,
+    celeryd_init,
+    heartbeat_sent,
+    setup_logging,
+    task_postrun,
+    task_prerun,
+)
+
+from generation import trail
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
@@ -68,3 +79,28 @@ def begin_ticking(**_: Any) -> None:
     from config import heartbeats
 
     heartbeats.begin(name=f"beat@{socket.gethostname()}", kind="beat")
+
+
+# Lines of the log ---------------------------------------------------------------------------------
+
+
+@setup_logging.connect
+def leave_logging_to_django(**_: Any) -> None:
+    """With a receiver here Celery sets nothing up: LOGGING holds for every process."""
+
+
+@before_task_publish.connect
+def hand_the_trail_on(headers: dict[str, Any], **_: Any) -> None:
+    if request_id := trail.current().get("request_id"):
+        headers["request_id"] = request_id
+
+
+@task_prerun.connect
+def take_the_trail_up(task_id: str, task: Any, **_: Any) -> None:
+    given = {"job_id": task_id, "request_id": getattr(task.request, "request_id", None)}
+    trail.enter(**{name: value for name, value in given.items() if value})
+
+
+@task_postrun.connect
+def leave_the_trail(**_: Any) -> None:
+    trail.clear()

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -62,6 +63,16 @@ def integer(name: str, default: int) -> int:
 
 def words(name: str, default: str = "") -> list[str]:
     return [word.strip() for word in text(name, default).split(",") if word.strip()]
+
+
+def networks(name: str) -> list[IPv4Network | IPv6Network]:
+    try:
+        return [ip_network(word, strict=False) for word in words(name)]
+    except ValueError as error:
+        said = (
+            f"{name}: {error}. Write addresses or networks, e.g. 10.0.0.0/8, with commas between."
+        )
+        raise ImproperlyConfigured(said) from None
 
 
 def origin(url: str) -> str:

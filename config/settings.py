@@ -50,6 +50,8 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    # The first: it counts and writes down every request, as it was answered.
+    "config.requests.watched",
     "config.middleware.security_headers",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -383,6 +385,16 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "SERVE_INCLUDE_SCHEMA": False,
 }
 
+# Metrics: a token that Prometheus sends, or networks it may ask from; with neither there are none.
+METRICS_TOKEN = env.secret("METRICS_TOKEN")
+METRICS_NETWORKS = env.networks("METRICS_ADDRESSES")
+# Where failures are sent to, if anywhere; needs the extra `sentry`.
+SENTRY_DSN = env.secret("SENTRY_DSN")
+# Of each web process. Python runs one of them at a time; more of them only share the same core and
+# spread the work over more connections to the database, each with caches of its own. Whoever starts
+# the server with another number says so: /healthz answers 503 when all but one are stuck.
+WEB_THREADS = env.integer("WEB_THREADS", 4)
+
 # Words, time, logs ------------------------------------------------------------------------------
 
 LANGUAGE_CODE = "en-gb"
@@ -400,10 +412,26 @@ USE_TZ = True
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
+    "filters": {"left to others": {"()": "config.logs.LeftToOthers"}},
     "formatters": {
-        "line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"},
+        "text": {
+            "()": "config.logs.Line",
+            "format": "{asctime} {levelname} {name}: {message}",
+            "style": "{",
+        },
+        "json": {"()": "config.logs.Json"},
     },
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "handlers": {
+        "console": {
+            "class": "logging.StreamHandler",
+            "formatter": env.choice("LOG_FORMAT", ["text", "json"]),
+        }
+    },
     "root": {"handlers": ["console"], "level": env.text("LOG_LEVEL", "INFO").upper()},
-    "loggers": {"httpx": {"level": "WARNING"}},
+    "loggers": {
+        "httpx": {"level": "WARNING"},
+        # Django's own handlers would say everything a second time.
+        "django": {"handlers": [], "level": "INFO"},
+        "django.request": {"filters": ["left to others"]},
+    },
 }

@@ -192,16 +192,24 @@ def alarms() -> list[Finding]:
     return [*_deserted_queues(), *_broken_before()]
 
 
+def deserted() -> list[str]:
+    """Queues that had a worker and have none that listens."""
+    known = {queue for row in Heartbeat.objects.values_list("queues", flat=True) for queue in row}
+    listening = Heartbeat.objects.listening().values_list("queues", flat=True) if known else []
+    return sorted(known - {queue for row in listening for queue in row})
+
+
+def ticks() -> bool:
+    """False where there was a clock and none ticks."""
+    clocks = Heartbeat.objects.filter(kind=Heartbeat.Kind.BEAT)
+    return not clocks.exists() or clocks.listening().exists()
+
+
 def _deserted_queues() -> Iterator[Finding]:
-    rows = list(Heartbeat.objects.all())
-    listening = set(Heartbeat.objects.listening().values_list("pk", flat=True)) if rows else set()
-    known = {queue for row in rows for queue in row.queues}
-    served = {queue for row in rows if row.pk in listening for queue in row.queues}
-    for queue in sorted(known - served):
+    for queue in deserted():
         said = format_lazy(_("No worker takes jobs of the queue {queue}"), queue=queue)
         yield Finding(said, State.BROKEN, _("What is sent there waits until one runs again."))
-    clocks = [row for row in rows if row.kind == Heartbeat.Kind.BEAT]
-    if clocks and not any(row.pk in listening for row in clocks):
+    if not ticks():
         said = _("The clock of the jobs does not tick")
         yield Finding(said, State.BROKEN, _("No lease ends and no schedule starts until it does."))
 

@@ -8,7 +8,15 @@ from django.contrib.auth.views import LogoutView
 from django.urls import include, path
 from django.utils.translation import gettext_lazy as _
 
-from config import account_views, api_views, privacy_views, sign_in, status_views, views
+from config import (
+    account_views,
+    api_views,
+    health,
+    privacy_views,
+    sign_in,
+    status_views,
+    views,
+)
 from config.log_in import LogIn
 
 admin.site.site_header = "OneLoop"
@@ -36,8 +44,9 @@ handler404, handler500 = views.missing, views.failed
 
 urlpatterns = [
     path("", views.home, name="home"),
-    path("healthz", views.healthz, name="healthz"),
-    path("readyz", views.readyz, name="readyz"),
+    path("healthz", health.healthz, name="healthz"),
+    path("readyz", health.readyz, name="readyz"),
+    path("metrics", health.metrics_page, name="metrics"),
     path("status/", status_views.page, name="status"),
     path("favicon.ico", views.favicon),
     path("login/", LogIn.as_view(), name="login"),

@@ -1,21 +1,16 @@
 import sys
 from typing import Any, cast
 
-from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.models import User
-from django.db import DatabaseError, InterfaceError, OperationalError, connection
-from django.db.migrations.executor import MigrationExecutor
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.db import InterfaceError, OperationalError
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
 from django.templatetags.static import static
-from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
 from django.views.defaults import bad_request, page_not_found, permission_denied, server_error
 from django.views.i18n import set_language
-from kombu.connection import Connection
-from kombu.exceptions import KombuError
 
 from config import home as start
 from generation import problems
@@ -41,22 +36,6 @@ def language(request: HttpRequest) -> HttpResponse:
 @login_not_required
 def favicon(request: HttpRequest) -> HttpResponse:
     return redirect(static("config/icon.svg"))
-
-
-@login_not_required
-@never_cache
-def healthz(request: HttpRequest) -> HttpResponse:
-    """The process answers. Nothing else is asked, so a slow database does not restart the web."""
-    return HttpResponse("ok\n", content_type="text/plain")
-
-
-@login_not_required
-@never_cache
-def readyz(request: HttpRequest) -> JsonResponse:
-    """The process can serve: database reachable and migrated, broker reachable."""
-    checks = {"database": _database(), "broker": _broker()}
-    ready = all(state == "ok" for state in checks.values())
-    return JsonResponse({"ready": ready, **checks}, status=200 if ready else 503)
 
 
 def failed(request: HttpRequest) -> HttpResponse:
@@ -94,21 +73,3 @@ def unreadable(request: HttpRequest, exception: Exception) -> HttpResponse:
     if problems.concerns(request):
         return problems.answer(400, "parse_error", "This request cannot be understood.")
     return bad_request(request, exception)
-
-
-def _database() -> str:
-    try:
-        executor = MigrationExecutor(connection)
-        plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
-    except DatabaseError:
-        return "unreachable"
-    return f"{len(plan)} migrations are not applied" if plan else "ok"
-
-
-def _broker() -> str:
-    try:
-        with Connection(settings.CELERY_BROKER_URL, connect_timeout=2) as broker:
-            broker.ensure_connection(max_retries=1, timeout=2)
-    except (KombuError, OSError):
-        return "unreachable"
-    return "ok"

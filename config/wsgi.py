@@ -4,9 +4,11 @@ from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 
 from config.balance import Balanced
+from config.runtime import shared_counts
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
+shared_counts.prepare(settings.DATA_DIR)
 application = Balanced(get_wsgi_application(), settings.DATA_DIR)
 
 from config import safety  # noqa: E402  (it needs the apps)

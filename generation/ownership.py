@@ -27,6 +27,8 @@ from django.db.models import F, Q
 from django.db.models.functions import Coalesce, Now
 from django.utils.translation import gettext_lazy as _
 
+from generation import trail
+
 LEASE = timedelta(seconds=settings.JOB_LEASE_SECONDS)
 HEARTBEAT_SECONDS = settings.JOB_LEASE_SECONDS / 6
 ATTEMPTS = 20  # while the database comes and goes
@@ -196,7 +198,8 @@ class Job(models.Model):
         thread = threading.Thread(target=renew, name=f"heartbeat-{self.pk}", daemon=True)
         thread.start()
         try:
-            yield lost
+            with trail.following(run=f"{self._meta.model_name} {self.pk}"):
+                yield lost
         finally:
             stop.set()
             thread.join()

@@ -20,6 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from generation import trail
+
 LOG = "log.txt"
 STOP_SECONDS = 10.0
 LAST_LINES = 30
@@ -72,6 +74,7 @@ class Trainer:
             self.process = subprocess.Popen(
                 arguments,
                 cwd=cwd,
+                env=os.environ | trail.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

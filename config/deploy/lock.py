@@ -1,6 +1,6 @@
 """`make lock`: write what the images install, each package with its version and its files' hashes.
 
-    requirements-web.lock      the dependencies in pyproject.toml
+    requirements-web.lock      the dependencies in pyproject.toml and the extra "sentry"
     requirements-models.lock   those and the extras "models" and "quantisation"
 
 Both lists are whole, so that images install them with --no-deps. Two things are left out of them:
@@ -22,9 +22,9 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 TORCH = "2.13.0"
 LOCKS = {
-    "requirements-web.lock": ([], re.compile(r"transformers==")),
+    "requirements-web.lock": (["--extra", "sentry"], re.compile(r"transformers==")),
     "requirements-models.lock": (
-        ["--extra", "models", "--extra", "quantisation"],
+        ["--extra", "models", "--extra", "quantisation", "--extra", "sentry"],
         re.compile(r"(torch|triton|nvidia-(?!ml-py)[a-z0-9-]+|cuda-[a-z0-9-]+)=="),
     ),
 }

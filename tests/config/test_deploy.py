@@ -21,7 +21,7 @@ from config.celery import app
 from tests.conftest import REPOSITORY
 
 DEPLOY = REPOSITORY / "config" / "deploy"
-READERS = {"text", "secret", "flag", "integer", "words", "mapping", "choice"}
+READERS = {"text", "secret", "flag", "integer", "words", "mapping", "choice", "networks"}
 # Read by our code, but given by the program that starts it, or only by `make run`.
 INNER = {"ONELOOP_SUPERVISOR", "PG_BIN", "VALKEY_SERVER", "RANK", "SERVER_PROTOCOL"}
 # Of compose.yaml itself.
@@ -284,7 +284,10 @@ def locked(name: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("name", "extras"),
-    [("requirements-web.lock", []), ("requirements-models.lock", ["models", "quantisation"])],
+    [
+        ("requirements-web.lock", ["sentry"]),
+        ("requirements-models.lock", ["models", "quantisation", "sentry"]),
+    ],
 )
 def test_what_is_declared_is_locked_within_its_range(name: str, extras: list[str]) -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]

@@ -66,6 +66,7 @@ TABLE: dict[str, Row] = {
     "": Row("/", get=LOGGED_IN),
     "healthz": Row("/healthz", get=PUBLIC),
     "readyz": Row("/readyz", get=PUBLIC),
+    "metrics": Row("/metrics", get=NOBODY),
     "status/": Row("/status/", get=STAFF),
     "favicon.ico": Row("/favicon.ico", get=PUBLIC),
     "login/": Row("/login/", get=PUBLIC, post=PUBLIC),

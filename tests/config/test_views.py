@@ -7,6 +7,13 @@ from django.contrib.auth.models import User
 from django.db import connection, transaction
 from django.test import Client
 
+from config import health
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept() -> None:
+    health.ready.forget()
+
 
 @pytest.mark.django_db
 def test_it_answers_healthz_without_a_login(client: Client) -> None:
@@ -21,7 +28,13 @@ def test_it_is_ready_when_database_and_broker_answer(
 ) -> None:
     settings.CELERY_BROKER_URL = broker_url
     response = client.get("/readyz")
-    assert response.json() == {"ready": True, "database": "ok", "broker": "ok"}
+    assert response.json() == {
+        "ready": True,
+        "database": "ok",
+        "broker": "ok",
+        "store": "ok",
+        "degraded": [],
+    }
     assert response.status_code == 200
 
 

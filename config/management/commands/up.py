@@ -24,9 +24,6 @@ from config.runtime.valkey import Valkey, ValkeyError
 
 LOCAL_HOSTS = {"localhost", "127.0.0.1", "::1"}
 READY_SECONDS = 180
-# Of each web process. Python runs one of them at a time; more of them only share the same core and
-# spread the work over more connections to the database, each with caches of its own.
-THREADS = "4"
 POSTGRES_LOOK_SECONDS = 1.0
 # A worker first finishes its short job; a long one is given up, and its row lets the next start
 # go on from the last checkpoint.
@@ -177,14 +174,10 @@ def _application(host: str, port: int, web_workers: int, logs: Path) -> list[Chi
         names = [*settings.ALLOWED_HOSTS, socket.gethostname(), socket.getfqdn()]
         names += [] if host == "0.0.0.0" else [host]
         environment["ALLOWED_HOSTS"] = ",".join(dict.fromkeys(names))
-    granian = [*python, "granian", "--interface", "wsgi", "--no-ws", "--access-log"]
+    granian = [*python, "granian", "--interface", "wsgi", "--no-ws"]
     granian += ["--host", host, "--port", str(port), "--workers", str(web_workers)]
-    granian += [
-        "--blocking-threads",
-        THREADS,
-        "--respawn-failed-workers",
-        "config.wsgi:application",
-    ]
+    granian += ["--blocking-threads", str(settings.WEB_THREADS), "--respawn-failed-workers"]
+    granian += ["config.wsgi:application"]
     return [
         Child("web", granian, _fresh(logs / "web.log"), environment),
         Child(
