@@ -1,7 +1,7 @@
 # Two commands: `make run` serves OneLoop on this machine, `make test` proves it.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: run test test-all test-servers bench load chaos lock audit lint format messages clean
+.PHONY: run test test-all test-servers bench fuzz load chaos lock audit lint format messages clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -14,6 +14,8 @@ BENCH ?=
 CHAOS ?=
 # Arguments for the load, e.g. make load LOAD="--users 50 --seconds 60".
 LOAD ?=
+# Arguments for the fuzzer.
+FUZZ ?=
 # Arguments for pytest, e.g. make test PYTEST="-k queue".
 PYTEST ?=
 
@@ -31,6 +33,10 @@ test-all: .venv/.installed-dev chromium lint
 test-servers: .venv/.installed-dev chromium
 	OMP_NUM_THREADS=1 CHROMIUM=$(CHROMIUM) $(BIN)/python -m tests.servers redis -n 2 -m "not long" $(PYTEST)
 	OMP_NUM_THREADS=1 CHROMIUM=$(CHROMIUM) $(BIN)/python -m tests.servers rabbitmq -n 2 -m "not long" $(PYTEST)
+
+# Spoilt files by the thousand, e.g. make fuzz FUZZ="--cases 50000 --seed 7".
+fuzz: .venv/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz $(FUZZ)
 
 # Some minutes; writes bench.json.
 bench: .venv/.installed

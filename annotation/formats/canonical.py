@@ -53,7 +53,7 @@ def read(directory: Path) -> Iterator[Comparison]:
 
 
 SELECT = {
-    table: f"SELECT row FROM {table} WHERE key = ? ORDER BY rowid"
+    table: f"SELECT row FROM {table} WHERE key = ? ORDER BY rowid"  # nosec B608  # the two names below
     for table in ("candidates", "judgments")
 }
 
@@ -70,7 +70,7 @@ def _side_by_side(directory: Path, folder: str) -> sqlite3.Connection:
         lines = (
             (str(row["set"]), json.dumps(row, default=_plain)) for row in rows(directory, table)
         )
-        base.executemany(f"INSERT INTO {table} VALUES (?, ?)", lines)
+        base.executemany(f"INSERT INTO {table} VALUES (?, ?)", lines)  # nosec B608  # as above
         base.execute(f"CREATE INDEX {table}_key ON {table} (key)")
     base.execute("COMMIT")
     return base

@@ -195,13 +195,13 @@ def _move(old: str, new: str) -> None:
     with connection.cursor() as cursor:
         for table, column in _columns(PATHS):
             cursor.execute(
-                f'UPDATE {table} SET "{column}" = %s || substr("{column}", %s) '
+                f'UPDATE {table} SET "{column}" = %s || substr("{column}", %s) '  # nosec B608  # a model's
                 f'WHERE "{column}" = %s OR starts_with("{column}", %s)',
                 [new, len(old) + 1, old, old + "/"],
             )
         for table, column in _columns(DOCUMENTS):
             cursor.execute(
-                f'UPDATE {table} SET "{column}" = replace("{column}"::text, %s, %s)::jsonb '
+                f'UPDATE {table} SET "{column}" = replace("{column}"::text, %s, %s)::jsonb '  # nosec B608  # a model's
                 f'WHERE strpos("{column}"::text, %s) > 0',
                 [_in_json(old), _in_json(new), _in_json(old)],
             )

@@ -207,7 +207,7 @@ class Postgres:
         ]
         command += ["-U", paths.ROLE, "-d", "postgres", "-X", "-q", "-v", "ON_ERROR_STOP=1"]
         create = (
-            f"SELECT 'CREATE DATABASE {paths.DATABASE}' WHERE NOT EXISTS "
+            f"SELECT 'CREATE DATABASE {paths.DATABASE}' WHERE NOT EXISTS "  # nosec B608  # constants
             f"(SELECT FROM pg_database WHERE datname = '{paths.DATABASE}') \\gexec\n"
         )
         result = _run(command, owner, stdin=create)
