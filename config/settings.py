@@ -351,7 +351,7 @@ SESSION_IDLE_MINUTES = env.integer("SESSION_IDLE_MINUTES", 0)
 SILENCED_SYSTEM_CHECKS = [
     # To be in the browsers' preload lists is a promise for a whole domain, not this program's.
     "security.W021",
-    # Checks whose risk the operator takes, by id, e.g. oneloop.E117; SECURITY.md names them.
+    # Checks whose risk the operator takes, by id, e.g. oneloop.E110; SECURITY.md lists them.
     *env.words("ACCEPTED_RISKS"),
 ]
 
