@@ -93,6 +93,8 @@ def png_chunks(data: bytearray, rng: random.Random) -> bytes:
         length, kind = struct.unpack_from(">I4s", data, at)
         chunks.append((kind, bytes(data[at + 8 : at + 8 + length])))
         at += length + 12
+    if not chunks:
+        return flip_bits(data, rng)
     place = rng.randrange(len(chunks))
     kind, content = chunks[place]
     match rng.randrange(6):

@@ -71,7 +71,8 @@ class Run:
         ]
         foot = (
             f"{self.cases} cases in {self.seconds:.0f} s, {self.deaths} decoders died; one took "
-            f"{self.decoder_mb:.0f} MB at most (of {MEMORY_MB}), this process grew by {self.grown_mb:.0f} MB"
+            f"{self.decoder_mb:.0f} MB at most (of {MEMORY_MB}), this process grew by "
+            f"{self.grown_mb:.0f} MB"
         )
         return [head, *body, foot]
 
