@@ -66,8 +66,12 @@ class Site(Collector):
         if up["broker",]:
             yield from _guarded(_queues)
         if up["database",]:
-            for look in (_processes, _jobs, _labelling, _loop, _deliveries, _connections):
-                yield from _guarded(look)
+            yield from of_the_database()
+
+
+def of_the_database() -> Iterator[Metric]:
+    for look in (_processes, _jobs, _labelling, _loop, _deliveries, _connections):
+        yield from _guarded(look)
 
 
 def _guarded(look: Callable[[], Iterable[Metric]]) -> list[Metric]:

@@ -172,6 +172,14 @@ def export_first_rows(side: Side, number: int) -> float:
     raise RuntimeError("The export wrote nothing.")
 
 
+def scrape(side: Side, number: int) -> None:
+    from config import site_metrics
+
+    names = {metric.name for metric in site_metrics.of_the_database()}
+    if "oneloop_judged_sets_last_hour" not in names:
+        raise RuntimeError("The metrics of labelling are missing.")
+
+
 STEPS: dict[str, Callable[[Side, int], float | None]] = {
     "claim": claim,
     "submit": submit,
@@ -182,6 +190,7 @@ STEPS: dict[str, Callable[[Side, int], float | None]] = {
     "progress": page("/campaigns/{campaign}/", who="manager"),
     "dashboard": page("/", who="manager"),
     "export": export_first_rows,
+    "scrape": scrape,
 }
 
 

@@ -13,6 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 from config import parts
 from config.doctor import Finding, broken, examines, ok, warning
+from config.durability import unsafe
 
 OLDEST_SERVER = 14  # what Django 5.2 and the queue's SQL need
 LONG_MINUTES = 10
@@ -60,13 +61,11 @@ def migrations() -> Finding:
 @examines(name=_("Durability"), needs="database")
 def durability() -> Finding:
     """Whether an acknowledged judgment outlives a power cut."""
-    wanted = ("fsync", "synchronous_commit", "full_page_writes")
-    off = [name for name in wanted if _value(f"SELECT current_setting('{name}')") == "off"]
-    if off:
+    if off := unsafe():
         return broken(
             format_lazy(
                 _("Switched off: {settings}. A power cut may lose judgments."),
-                settings=", ".join(off),
+                settings=", ".join(sorted(off)),
             ),
             _("Switch them on in postgresql.conf and reload the server."),
         )
