@@ -8,7 +8,7 @@ from django.contrib import messages
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
-from django.db.models import Count, Q, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
@@ -22,7 +22,7 @@ from annotation.campaign_head import head
 from annotation.campaigns import admits, askable, change_state, tasks_of
 from annotation.contents_forms import ContentsForm
 from annotation.errors import Refused
-from annotation.models import Assignment, Campaign, Item
+from annotation.models import Campaign, Item
 from generation import audit
 from generation.access import (
     may,
@@ -56,14 +56,9 @@ def get_campaign_for_manager(request: HttpRequest, campaign_id: int) -> Campaign
 @require_GET
 @needs(Role.VIEWER)
 def campaigns(request: HttpRequest) -> HttpResponseBase:
-    submitted = Q(items__assignments__state=Assignment.State.SUBMITTED)
+    found = Campaign.objects.filter(project__in=projects_of(user_of(request)))
     rows = [
-        (campaign, *counts.judged_share(campaign))
-        for campaign in Campaign.objects.filter(project__in=projects_of(user_of(request)))
-        .annotate(
-            annotators=Count("items__assignments__annotator", filter=submitted, distinct=True)
-        )
-        .prefetch_related("tasks")
+        (campaign, *counts.recent_figures(campaign)) for campaign in found.prefetch_related("tasks")
     ]
     context = {"rows": rows, "may_make": may_anywhere(user_of(request), Role.MANAGER)}
     return render(request, "annotation/campaigns.html", context)
@@ -161,14 +156,17 @@ def edit(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
 @require_GET
 def campaign(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
     found = get_campaign_for_user(request, campaign_id, Role.VIEWER)
-    done, wanted = counts.judged_share(found)
+    done, wanted, coverage, people = progress.recent(found)
+    waiting = counts.recent(
+        f"waiting-{found.pk}", waiting_sets(found).count, kept_from=counts.SLOW_SECONDS
+    )
     context = head(request, found, "overview") | {
-        "coverage": progress.coverage(found),
-        "people": progress.people(found),
+        "coverage": coverage,
+        "people": people,
         "done": done,
         "wanted": wanted,
         "percent": round(100 * done / wanted) if wanted else 0,
-        "waiting": waiting_sets(found).count(),
+        "waiting": waiting,
         "practice_missing": practice.missing(found),
     }
     return render(request, "annotation/campaign.html", context)

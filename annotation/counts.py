@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from threading import Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.core.cache import cache
 from django.db import connection
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 State = Assignment.State
 Kind = Assignment.Kind
 DONE = [State.SUBMITTED, State.SKIPPED, State.LATE]
+T = TypeVar("T")
 SHARE_SECONDS = 10
 QUICK_SECONDS = 0.03  # what a request may spend on counting
+SLOW_SECONDS = 0.3  # what a page counts itself for, again and again
 
 
 def judged_share(campaign: Campaign) -> tuple[int, int]:
@@ -49,43 +52,64 @@ class Share:
 
 
 def recent_share(campaign: Campaign) -> Share:
-    """`judged_share` as it was a moment ago.
+    """`judged_share` as it was a moment ago."""
+    return recent(_share_key(campaign), lambda: _share(campaign))
+
+
+def recent_figures(campaign: Campaign) -> tuple[int, int, int]:
+    """Submitted and wanted turns, and how many people have submitted any."""
+
+    def count() -> tuple[int, int, int]:
+        turns = Assignment.objects.filter(item__campaign=campaign, state=State.SUBMITTED)
+        return *judged_share(campaign), turns.values("annotator").distinct().count()
+
+    return recent(f"campaign-figures-{campaign.pk}", count, kept_from=SLOW_SECONDS)
+
+
+def recent(key: str, count: Callable[[], T], *, kept_from: float = 0.0) -> T:
+    """What `count` gave a moment ago.
 
     Where counting takes long, as among a million items, nobody waits for it but the first: later
-    ones get the last figures, and new ones are counted beside.
+    ones get the last figures, and new ones are counted beside. What took less than `kept_from`
+    seconds is counted anew each time.
     """
-    found: tuple[Share, float, float] | None = cache.get(_share_key(campaign))
+    found: tuple[T, float, float] | None = cache.get(key)
     if found is None:
-        return _count_share(campaign)
-    share, at, took = found
+        return _counted(key, count, kept_from)
+    value, at, took = found
     if time.monotonic() - at < max(SHARE_SECONDS, 100 * took):
-        return share
+        return value
     if took < QUICK_SECONDS:
-        return _count_share(campaign)
-    if cache.add(f"{_share_key(campaign)}-counting", True, 60):
-        Thread(target=_count_beside, args=(campaign,), daemon=True).start()
-    return share
+        return _counted(key, count, kept_from)
+    if cache.add(f"{key}-counting", True, 60):
+        Thread(target=_count_beside, args=(key, count, kept_from), daemon=True).start()
+    return value
 
 
 def _share_key(campaign: Campaign) -> str:
     return f"judged-share-{campaign.pk}"
 
 
-def _count_share(campaign: Campaign) -> Share:
-    began = time.monotonic()
+def _share(campaign: Campaign) -> Share:
     holding = Assignment.objects.filter(item__campaign=campaign, state=State.OPEN)
     people = holding.values("annotator").distinct().count()
-    share = Share(*judged_share(campaign), people)
+    return Share(*judged_share(campaign), people)
+
+
+def _counted(key: str, count: Callable[[], T], kept_from: float) -> T:
+    began = time.monotonic()
+    value = count()
     now = time.monotonic()
-    cache.set(_share_key(campaign), (share, now, now - began), 3600)
-    return share
+    if now - began >= kept_from:
+        cache.set(key, (value, now, now - began), 3600)
+    return value
 
 
-def _count_beside(campaign: Campaign) -> None:
+def _count_beside(key: str, count: Callable[[], Any], kept_from: float) -> None:
     try:
-        _count_share(campaign)
+        _counted(key, count, kept_from)
     finally:
-        cache.delete(f"{_share_key(campaign)}-counting")
+        cache.delete(f"{key}-counting")
         connection.close()  # this thread's own
 
 

@@ -82,6 +82,15 @@ def coverage(campaign: Campaign) -> Coverage:
     return Coverage(list(dimensions.values()), rows)
 
 
+def recent(campaign: Campaign) -> tuple[int, int, Coverage, list[Person]]:
+    """Submitted and wanted turns, per task and dimension, and by person, as of a moment ago."""
+
+    def count() -> tuple[int, int, Coverage, list[Person]]:
+        return *counts.judged_share(campaign), coverage(campaign), people(campaign)
+
+    return counts.recent(f"progress-{campaign.pk}", count, kept_from=counts.SLOW_SECONDS)
+
+
 def _outcomes(campaign: Campaign) -> QuerySet[Any, tuple[int, int, str, int]]:
     """How often each task got each outcome on each dimension, in the turns that count."""
     turns = {
@@ -106,17 +115,17 @@ class Person:
 
 
 def people(campaign: Campaign) -> list[Person]:
-    counts: dict[str, Counter[str]] = {}
+    by_name: dict[str, Counter[str]] = {}
     rows = (
         Assignment.objects.filter(item__campaign=campaign)
         .values_list("annotator__username", "state")
         .annotate(n=Count("pk"))
     )
     for name, state, n in rows:
-        counts.setdefault(name, Counter())[state] = n
+        by_name.setdefault(name, Counter())[state] = n
     found = [
         Person(name, count[Assignment.State.SUBMITTED], count[Assignment.State.SKIPPED])
-        for name, count in counts.items()
+        for name, count in by_name.items()
     ]
     found = [person for person in found if person.submitted or person.skipped]
     return sorted(found, key=lambda person: (-person.submitted, person.name))

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from django.db.models import Count, F, Q
+from django.db.models import Exists, OuterRef
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy as lazy
 from django.utils.translation import ngettext
 
+from annotation import counts
 from annotation.campaigns import for_annotator
 from annotation.models import ASKED_HERE, Assignment, Campaign, Item, Judgment
 from config import status
@@ -62,6 +63,10 @@ class Number:
     detail: str = ""
 
 
+# More sets than this are not counted for a person.
+MANY = 1000
+
+
 def todos(user: User) -> list[Todo]:
     found = list(_labels(user))
     if may_anywhere(user, Role.MANAGER):
@@ -80,7 +85,7 @@ def _labels(user: User) -> Iterator[Todo]:
                     "%(n)s sets wait for your judgment",
                     waiting,
                 )
-                % {"n": waiting},
+                % {"n": waiting if waiting <= MANY else f"{MANY:,}+"},
                 _("in “%(campaign)s”") % {"campaign": campaign},
                 f"{reverse('annotation:label')}?campaign={campaign.pk}",
                 _("Label"),
@@ -88,16 +93,13 @@ def _labels(user: User) -> Iterator[Todo]:
 
 
 def sets_waiting_for(user: User, campaign: Campaign) -> int:
-    seen = Assignment.objects.filter(annotator=user, item__campaign=campaign)
-    finished = seen.exclude(state__in=[Assignment.State.EXPIRED, Assignment.State.OPEN])
-    submitted = Count("assignments", filter=Q(assignments__state=Assignment.State.SUBMITTED))
-    return (
-        Item.objects.filter(campaign=campaign, set__state=CandidateSet.State.READY)
-        .exclude(pk__in=finished.values("item"))
-        .alias(submitted=submitted)
-        .filter(submitted__lt=F("campaign__overlap"))
-        .count()
-    )
+    """Sets that lie free for this person, and those they hold; counted up to MANY and one more."""
+    mine = Assignment.objects.filter(annotator=user, item__campaign=campaign)
+    ready = Item.objects.filter(campaign=campaign, set__state=CandidateSet.State.READY)
+    seen = mine.filter(item=OuterRef("pk")).exclude(state=Assignment.State.EXPIRED)
+    free = ready.filter(~Exists(seen), full=False).order_by("position").values("pk")[: MANY + 1]
+    held = ready.filter(pk__in=mine.filter(state=Assignment.State.OPEN).values("item"))
+    return min(free.count() + held.count(), MANY + 1)
 
 
 def _round() -> Iterator[Todo]:
@@ -213,6 +215,35 @@ def _beginnings() -> Iterator[Todo]:
         )
 
 
+@dataclass(frozen=True)
+class Counted:
+    sources: int
+    held_out: int
+    sets: int
+    judgments: int
+    simulated: int
+
+
+def _counted(user: User) -> Counted:
+    projects = sorted(projects_of(user).values_list("pk", flat=True))
+
+    def count() -> Counted:
+        judgments = Judgment.objects.current().filter(
+            set__source__project__in=projects, **ASKED_HERE
+        )
+        sources = Source.objects.filter(project__in=projects)
+        return Counted(
+            sources=sources.count(),
+            held_out=sources.holdout().count(),
+            sets=CandidateSet.objects.ready().filter(source__project__in=projects).count(),
+            judgments=judgments.count(),
+            simulated=judgments.filter(assignment__item__campaign__simulated=True).count(),
+        )
+
+    key = f"home-{'-'.join(map(str, projects))}"
+    return counts.recent(key, count, kept_from=counts.SLOW_SECONDS)
+
+
 def numbers(user: User) -> list[Number]:
     midnight = timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
     mine = Assignment.objects.filter(annotator=user, state=Assignment.State.SUBMITTED)
@@ -225,20 +256,14 @@ def numbers(user: User) -> list[Number]:
     ]
     if not looks_on(user):
         return found
-    seen = projects_of(user)
-    judgments = Judgment.objects.current().filter(set__source__project__in=seen, **ASKED_HERE)
-    simulated = judgments.filter(assignment__item__campaign__simulated=True).count()
-    sources = Source.objects.filter(project__in=seen)
-    sets = CandidateSet.objects.ready().filter(source__project__in=seen)
+    whole = _counted(user)
     return [
-        Number(
-            _("sources"), sources.count(), _("%(n)s held out") % {"n": sources.holdout().count()}
-        ),
-        Number(_("candidate sets"), sets.count(), _("ready")),
+        Number(_("sources"), whole.sources, _("%(n)s held out") % {"n": whole.held_out}),
+        Number(_("candidate sets"), whole.sets, _("ready")),
         Number(
             _("judgments by people"),
-            judgments.count() - simulated,
-            _("%(n)s simulated") % {"n": simulated},
+            whole.judgments - whole.simulated,
+            _("%(n)s simulated") % {"n": whole.simulated},
         ),
         Number(_("reward models"), RewardModel.objects.count(), _active(RewardModel)),
         Number(_("policies"), Policy.objects.count(), _active(Policy)),

@@ -37,14 +37,17 @@ RUN = os.environ.setdefault("ONELOOP_TEST_RUN", str(os.getpid()))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out = []
+    if object_store.is_named():
+        left_out += [item for item in items if item.get_closest_marker("folder")]
     on_gpu = [item for item in items if item.get_closest_marker("gpu")]
-    if not on_gpu:
-        return
-    import torch
+    if on_gpu:
+        import torch
 
-    if not torch.cuda.is_available():
-        config.hook.pytest_deselected(items=on_gpu)
-        items[:] = [item for item in items if item not in on_gpu]
+        left_out += [] if torch.cuda.is_available() else on_gpu
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 # Database ---------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from pathlib import Path
 import datasets as hub
 import pyarrow.parquet as pq
 import pytest
+from django.core.files.storage import default_storage
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
@@ -320,6 +321,7 @@ def test_it_loads_with_the_hub_s_own_loader(
     assert len(rows) == 8
 
 
+@pytest.mark.folder
 def test_it_links_pictures_of_the_same_disk_and_leaves_the_store_alone(written: Path) -> None:
     image = Judgment.objects.all()[0].set.source.image
     name = f"{image.sha256[:2]}/{image.sha256}.png"
@@ -344,7 +346,7 @@ def test_it_leaves_nothing_behind_when_a_picture_is_gone(
     campaign: Campaign, tmp_path: Path
 ) -> None:
     gone = Judgment.objects.all()[0].set.source.image
-    images.local_path(gone).unlink()
+    default_storage.delete(f"images/{gone.storage_key}")
     with pytest.raises(DatasetError, match="is gone from the store"):
         datasets.write(tmp_path / "out" / "dataset", Judgment.objects.current())
     assert list((tmp_path / "out").iterdir()) == []

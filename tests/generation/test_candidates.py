@@ -3,6 +3,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from django.core.files.base import ContentFile
+from django.core.files.storage import default_storage
 from django.db import OperationalError, connection
 from PIL import Image as Pillow
 
@@ -231,9 +233,8 @@ def test_it_leaves_an_order_alone_that_somebody_else_owns(task: Task, policy: Po
 def test_it_records_why_it_failed_and_can_go_on(task: Task, policy: Policy) -> None:
     run = order(task, policy)
     lost = run.sets.order_by("-pk")[0].source.image
-    file = images.local_path(lost)
-    content = file.read_bytes()
-    file.unlink()
+    key, content = f"images/{lost.storage_key}", images.read_bytes(lost)
+    default_storage.delete(key)
 
     assert candidates.make(run)
 
@@ -244,7 +245,7 @@ def test_it_records_why_it_failed_and_can_go_on(task: Task, policy: Policy) -> N
     assert failed.exists()
     assert all(one.error == run.error for one in failed)
 
-    file.write_bytes(content)
+    default_storage.save(key, ContentFile(content))
     assert run.retry()
     assert candidates.make(run)
     run.refresh_from_db()

@@ -1,6 +1,7 @@
 import io
 
 import pytest
+from django.core.files.storage import default_storage
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.urls import reverse
@@ -74,7 +75,7 @@ def test_it_has_no_picture_for_an_unknown_hash_nor_for_a_stranger(annotator: Cli
     stranger = Client().get(url)
     assert stranger.status_code == 302
     assert stranger["Location"].startswith("/login/")
-    images.local_path(image).unlink()
+    default_storage.delete(f"images/{image.storage_key}")
     assert annotator.get(url).status_code == 404
 
 
