@@ -60,21 +60,22 @@ class LogIn(LoginView):
 
 
 def _count(name: str, place: str) -> Spent | None:
-    """Count one try; the window that is used up, if any."""
-    windows = [
-        throttle.take(PAIR, "log in", name, place),
-        throttle.take(PLACE, "log in from", place),
-    ]
+    """Count one try; the window that is used up, if any. Those after it are not counted then."""
     user = User.objects.filter(username=name).first()
+    windows: list[tuple[Limit, tuple[str, ...]]] = [
+        (PLACE, ("log in from", place)),
+        (PAIR, ("log in", name, place)),
+    ]
     if user is None or not _has_been_at(user, place):
-        windows.append(throttle.take(NAME, "log in as", name))
-    spent = max(windows, key=lambda window: window.tries - window.limit.most)
-    if not spent.is_too_much:
-        return None
-    if spent.tries == spent.limit.most + 1:
-        # Once a window: whoever goes on trying does not fill the log.
-        audit.record(actor=None, verb=Verb.LOGIN_THROTTLED, thing=user)
-    return spent
+        windows.append((NAME, ("log in as", name)))
+    for limit, what in windows:
+        spent = throttle.take(limit, *what)
+        if spent.tries == limit.most + 1:
+            # Once a window: whoever goes on trying does not fill the log.
+            audit.record(actor=None, verb=Verb.LOGIN_THROTTLED, thing=user)
+        if spent.is_too_much:
+            return spent
+    return None
 
 
 def _has_been_at(user: User, place: str) -> bool:

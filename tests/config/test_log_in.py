@@ -90,7 +90,14 @@ def test_it_writes_a_flood_down_once(anna: User) -> None:
     for _ in range(9):
         tried("anna", "wrong")
     assert AuditEntry.objects.filter(verb=Verb.LOGIN_FAILED).count() == 3
-    assert AuditEntry.objects.filter(verb=Verb.LOGIN_THROTTLED, object_id=anna.pk).count() == 1
+    # One for the name from here, and one for this address.
+    assert AuditEntry.objects.filter(verb=Verb.LOGIN_THROTTLED, object_id=anna.pk).count() == 2
+
+
+def test_a_flood_of_names_leaves_few_rows() -> None:
+    for n in range(20):
+        tried(f"name-{n}", "wrong")
+    assert Attempts.objects.count() == 1 + 2 * log_in.PLACE.most
 
 
 def test_the_admin_has_no_login_of_its_own(anna: User) -> None:
