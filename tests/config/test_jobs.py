@@ -3,6 +3,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+from django.conf import settings
 
 from config.celery import app
 from generation.jobs import ring_generation
@@ -38,3 +39,9 @@ def test_it_schedules_only_jobs_that_exist() -> None:
     scheduled = {entry["task"] for entry in app.conf.beat_schedule.values()}
     assert scheduled
     assert scheduled <= set(app.tasks)
+
+
+def test_the_clock_rings_only_bells_that_there_are() -> None:
+    app.loader.import_default_modules()
+    rung = {entry["task"] for entry in settings.CELERY_BEAT_SCHEDULE.values()}
+    assert rung - set(app.tasks) == set()

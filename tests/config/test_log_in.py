@@ -109,7 +109,7 @@ def test_the_admin_has_no_login_of_its_own(anna: User) -> None:
     assert client.get("/admin/login/").status_code == 403
 
 
-def test_tries_at_once_are_all_counted() -> None:
+def test_tries_are_counted_given_back_forgotten_and_swept() -> None:
     limit = Limit(2, 60)
     counts = [throttle.take(limit, "x").tries for _ in range(4)]
     assert counts == [1, 2, 3, 4]

@@ -48,6 +48,23 @@ def test_it_stops_at_a_value_it_cannot_read(tmp_path: Path) -> None:
     result = settings_of("pass", ONELOOP_DATA=str(tmp_path), DEBUG="perhaps")
     assert result.returncode != 0
     assert "DEBUG='perhaps' is not a switch" in result.stderr
+    result = settings_of("pass", ONELOOP_DATA=str(tmp_path), ONELOOP_ENV="prod")
+    assert "ONELOOP_ENV='prod' is unknown. Write development or production." in result.stderr
+
+
+def test_it_reads_secrets_from_files(tmp_path: Path) -> None:
+    kept = {
+        "SECRET_KEY": "the key",
+        "DATABASE_URL": "postgresql://me:it@db.example/one",
+        "CELERY_BROKER_URL": "redis://:it@broker.example/0",
+    }
+    files = {}
+    for name, value in kept.items():
+        (tmp_path / name).write_text(f"{value}\n")
+        files[f"{name}_FILE"] = str(tmp_path / name)
+    program = "print(s.SECRET_KEY, s.DATABASES['default']['PASSWORD'], s.CELERY_BROKER_URL)"
+    found = settings_of(program, ONELOOP_DATA=str(tmp_path), **files).stdout.strip()
+    assert found == "the key it redis://:it@broker.example/0"
 
 
 def test_it_makes_one_secret_key_and_keeps_it_private(tmp_path: Path) -> None:
