@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +25,8 @@ from annotation.errors import DatasetError
 SCHEMA = "oneloop-dataset"
 SCHEMA_VERSION = 3
 READ_ROWS = 20_000
+LONGEST_CARD = 256 * 2**20
+CARD_HOLDS = {"content_hash": str, "counts": dict, "taxonomy": dict}
 
 TEXT, WHOLE, REAL = pa.string(), pa.int64(), pa.float64()
 MOMENT = pa.timestamp("us", tz="UTC")
@@ -162,6 +165,7 @@ PICTURES = {
 }
 # How pictures lie in the directory: as files, in images-00000.parquet …, in images-00000.tar …
 FILES, PARQUET, WEBDATASET, NO_PICTURES = "files", "parquet", "webdataset", "none"
+FORMS = (FILES, PARQUET, WEBDATASET, NO_PICTURES)
 PICTURE_ROW = [("sha256", TEXT), ("width", WHOLE), ("height", WHOLE)]
 # What `datasets` takes for a picture.
 PICTURE_CELL = pa.struct([("bytes", pa.binary()), ("path", TEXT)])
@@ -206,13 +210,17 @@ def read_card(directory: Path | str) -> dict[str, Any]:
     """The dataset's card; raises DatasetError where there is none or it is of another kind."""
     path = Path(directory) / "card.json"
     try:
-        card = json.loads(path.read_text())
+        with path.open(encoding="utf-8") as file:
+            text = file.read(LONGEST_CARD + 1)
+        if len(text) > LONGEST_CARD:
+            raise ValueError("it is too long")
+        card = json.loads(text)
     except FileNotFoundError:
         raise DatasetError(
             f"'{directory}' holds no card.json, so it is no dataset. Name the directory that "
             "export_dataset wrote."
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DatasetError(
             f"'{path}' cannot be read ({error}). Export the dataset again."
         ) from None
@@ -224,6 +232,14 @@ def read_card(directory: Path | str) -> dict[str, Any]:
             f"program reads up to {SCHEMA_VERSION}. Export the dataset again, or update the "
             "program."
         )
+    for key, kind in CARD_HOLDS.items():
+        if not isinstance(card.get(key), kind):
+            raise DatasetError(f"'{path}' lacks its {key}. Export the dataset again.")
+    if not re.fullmatch("[0-9a-f]{64}", card["content_hash"]):
+        raise DatasetError(f"The content hash in '{path}' is none. Export the dataset again.")
+    shown = card.get("images") or {}
+    if not isinstance(shown, dict) or shown.get("form", FILES) not in FORMS:
+        raise DatasetError(f"'{path}' does not say how its pictures lie. Export the dataset again.")
     return card
 
 

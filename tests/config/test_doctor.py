@@ -20,9 +20,10 @@ from django.utils import timezone
 from annotation.models import Assignment
 from config import alive, doctor
 from config.doctor import Examination, Finding, State, examinations
-from config.examinations import database, installation, store, work, workers
+from config.examinations import database, installation, intake, store, work, workers
 from config.models import Heartbeat
 from config.version import release
+from generation.decoding import pool
 from generation.models import Delivery, Endpoint, GenerationRun, default_project
 from modeling.models import RoundStep
 from tests.annotation.factories import claim, make_campaign
@@ -221,6 +222,15 @@ def test_it_writes_to_the_store(settings: Any, data_dir: Path) -> None:
     assert list((data_dir / "media" / "doctor").iterdir()) == []
     settings.MEDIA_ROOT = "/dev/null/media"
     assert only(store.media_store()).state == State.BROKEN
+
+
+def test_it_has_a_picture_decoded(settings: Any) -> None:
+    pool.POOL.close()
+    assert only(intake.decoders()).state == "ok"
+    pool.POOL.close()
+    settings.DECODER_MEMORY_MB = "none"
+    found = only(intake.decoders())
+    assert (found.state, "DECODER_MEMORY_MB" in str(found.remedy)) == ("broken", True)
 
 
 @pytest.mark.django_db

@@ -20,6 +20,8 @@ from PIL import Image as Pillow
 from PIL import ImageCms, ImageFilter
 from safetensors.numpy import save_file
 
+from annotation.dataset_files import read_card
+from annotation.errors import DatasetError
 from generation import images, policies, readers
 from generation.areas import Area
 from generation.decoding import plain
@@ -335,9 +337,28 @@ def checkpoints(rng: random.Random, place: Path) -> Case:
     return case
 
 
+# Datasets ---------------------------------------------------------------------------------------
+
+CARD = {
+    "schema": "oneloop-dataset",
+    "schema_version": 3,
+    "content_hash": "ab" * 32,
+    "counts": {"sets": 1, "judgments": 2},
+    "taxonomy": {"tasks": {}, "dimensions": {}},
+    "images": {"form": "files", "max_side": None},
+}
+
+
+def dataset_cards(rng: random.Random, place: Path) -> Case:
+    text = json.dumps(spoil(CARD, rng) if rng.random() < 0.7 else CARD, default=repr)
+    data = text.encode("utf-8", "surrogatepass")
+    (place / "card.json").write_bytes(mutate(data, rng, [data]) if rng.random() < 0.4 else data)
+    return lambda: read_card(place)
+
+
 def kinds() -> Iterator[tuple[str, Kind]]:
     shown = pictures()
-    yield "pictures", Kind(of_files(shown, take_picture), ImageError, 0.36)
+    yield "pictures", Kind(of_files(shown, take_picture), ImageError, 0.33)
     yield "masks as pictures", Kind(of_files(masks(), take_mask), ImageError, 0.14)
     own = {"own": images.encode(picture()), "mask": images.encode(picture().convert("L"))}
     yield "pictures of datasets", Kind(of_files(own, take_plain), plain.NotPlain, 0.08)
@@ -345,4 +366,5 @@ def kinds() -> Iterator[tuple[str, Kind]]:
     yield "tars", Kind(of_table(tars()), ReadError, 0.12, refusals)
     yield "tables", Kind(of_table(tables()), ReadError, 0.04, refusals)
     yield "Parquet", Kind(of_table(parquets()), ReadError, 0.02, refusals)
+    yield "cards of datasets", Kind(dataset_cards, DatasetError, 0.03)
     yield "checkpoints", Kind(checkpoints, PolicyError, 0.1)
