@@ -50,7 +50,7 @@ def database() -> str:
 def broker(seconds: float = 2) -> str:
     try:
         with Connection(settings.CELERY_BROKER_URL, connect_timeout=seconds) as broker:
-            broker.ensure_connection(max_retries=1, timeout=seconds)
+            broker.ensure_connection(max_retries=1, interval_start=0.1, timeout=seconds)
     except (KombuError, OSError):
         return "unreachable"
     return ""

@@ -16,7 +16,7 @@ def depths(seconds: float = 2) -> dict[str, int]:
     """Asked of the broker, whichever it is; a queue that nobody has used yet is empty."""
     found = {}
     with Connection(settings.CELERY_BROKER_URL, connect_timeout=seconds) as broker:
-        broker.ensure_connection(max_retries=1, timeout=seconds)
+        broker.ensure_connection(max_retries=1, interval_start=0.1, timeout=seconds)
         for name in names():
             channel = broker.channel()
             try:
