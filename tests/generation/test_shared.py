@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from django.conf import settings
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
+from django.core.management import call_command
 from django.test.utils import override_settings
 
 from config.storage import StoreUnavailable
@@ -111,6 +113,18 @@ def test_it_reads_the_newest_state_of_a_file_that_changes(bucket: None, tmp_path
             assert path is not None
             assert path.read_text() == text
             assert shared.file_of(name, "missing.json") is None
+
+
+def test_it_makes_its_bucket_once(
+    object_store_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with object_store.media(object_store_url, bucket=f"made-{uuid.uuid4().hex[:8]}"):
+        call_command("make_bucket")
+        call_command("make_bucket")
+        default_storage.save("x", ContentFile(b"x"))
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith("was made.")
+    assert second.endswith("is there.")
 
 
 # A store that is away ---------------------------------------------------------------------------
