@@ -142,7 +142,7 @@ class Pool:
     def lend(self, *, fresh: bool = False) -> Iterator[Decoder]:
         with self.lock:
             if self.slots is None:
-                self.slots = threading.BoundedSemaphore(settings.DECODER_PROCESSES)
+                self.slots = threading.BoundedSemaphore(max(1, settings.DECODER_PROCESSES))
             slots = self.slots
         if not slots.acquire(timeout=2 * SLACK * settings.DECODER_SECONDS):
             raise Refused("busy")

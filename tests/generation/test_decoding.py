@@ -162,6 +162,24 @@ def test_one_that_takes_too_much_memory_refuses_and_ends(limits: Callable[..., N
     assert running() != before
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "16 bits"])
+def test_the_largest_pictures_fit_into_the_limits(limits: Callable[..., None], kind: str) -> None:
+    limits()
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    exif = Pillow.Exif()
+    exif[0x0112] = 6
+    size = (8000, 8000)
+    if kind == "16 bits":
+        data = saved(Pillow.fromarray(np.zeros(size, np.uint16)), compress_level=1)
+    else:
+        picture = Pillow.new("RGBA" if kind == "PNG" else "RGB", size, (9, 80, 7))
+        data = saved(picture, kind, icc_profile=profile, exif=exif)
+    assert images.decode(data).size == size
+    [decoder] = pool.POOL.idle
+    assert decoder.peak_kb < 1_600_000
+
+
 def test_where_no_decoder_lives_the_file_is_refused(limits: Callable[..., None]) -> None:
     limits(processes=1, memory_mb="none")  # it ends before it begins
     with pytest.raises(ImageError, match=r"cat\.png could not be read: .* Open it in an image"):
