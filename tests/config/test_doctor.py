@@ -18,9 +18,9 @@ from django.core.files.storage import default_storage
 from django.utils import timezone
 
 from annotation.models import Assignment
-from config import alive, doctor
+from config import alive, doctor, second_factor
 from config.doctor import Examination, Finding, State, examinations
-from config.examinations import database, installation, intake, store, work, workers
+from config.examinations import database, installation, intake, people, store, work, workers
 from config.models import Heartbeat
 from config.version import release
 from generation.decoding import pool
@@ -215,6 +215,22 @@ def test_it_finds_logins_that_everybody_knows(settings: Any) -> None:
     found = each(installation.safe_database())["Settings oneloop.E120"]
     assert found.state == State.BROKEN
     assert "log in as anna" in found.what
+
+
+@pytest.mark.django_db
+def test_staff_should_have_second_factors(settings: Any) -> None:
+    make_user("anna")
+    safe, bare = make_user("safe", is_staff=True), make_user("bare", is_staff=True)
+    second_factor.turn_on(safe, "A" * 32)
+    assert only(people.second_factors()).state == State.OK
+    settings.PRODUCTION = True
+    found = only(people.second_factors())
+    assert (found.state, str(found.what)) == (State.WARNING, "1 of 2 staff have none.")
+    settings.REQUIRE_SECOND_FACTOR = "staff"
+    assert only(people.second_factors()).state == State.OK
+    settings.REQUIRE_SECOND_FACTOR = ""
+    second_factor.turn_on(bare, "B" * 32)
+    assert only(people.second_factors()).state == State.OK
 
 
 def test_it_writes_to_the_store(settings: Any, data_dir: Path) -> None:
