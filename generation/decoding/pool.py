@@ -209,6 +209,9 @@ def decode(data: bytes, kind: str) -> Pillow.Image:
         except TimeoutError:
             logger.warning("A decoder was killed: %d bytes took too long.", len(data))
             raise Refused("time") from None
+        except OSError as error:  # no process, no memory for one
+            logger.error("No decoder can be started: %s.", error)
+            raise Refused("busy") from None
         except Died as died:
             logger.warning("%s, reading %d bytes.", died, len(data))
             if died.status == -signal.SIGXCPU:

@@ -187,6 +187,17 @@ def test_where_no_decoder_lives_the_file_is_refused(limits: Callable[..., None])
     assert running() == []
 
 
+def test_where_none_can_be_started_it_says_try_again(
+    limits: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits(processes=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "executable", "/no/such/python")
+        with pytest.raises(ImageError, match=r"cat\.png was not read: .*Try again in a minute"):
+            images.decode(saved(make_picture(1)), name="cat.png")
+    assert images.decode(saved(make_picture(1))) == make_picture(1)
+
+
 def test_a_forked_process_has_decoders_of_its_own(limits: Callable[..., None]) -> None:
     limits(processes=1)
     images.decode(saved(make_picture(1)))
