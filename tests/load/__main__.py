@@ -21,7 +21,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median, quantiles
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from config.runtime.postgres import Postgres
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # What would lead a process to the user's own data.
@@ -115,6 +118,7 @@ def _oneloop(asked: argparse.Namespace, folder: str) -> dict[str, Any]:
             one.close()
             one.close_pool()  # type: ignore[attr-defined]
         site.stop()
+        postgres.release_and_wait()
 
 
 def _pictures() -> list[Any]:
@@ -137,15 +141,25 @@ def _pictures() -> list[Any]:
 
 
 def _label_studio(asked: argparse.Namespace, folder: str) -> dict[str, Any]:
+    from django.conf import settings
+
+    from config.runtime.postgres import Postgres
+
+    postgres = Postgres(settings.DATA_DIR)
+    postgres.acquire()
+    try:
+        return _on_its_database(asked, folder, postgres)
+    finally:
+        postgres.release_and_wait()
+
+
+def _on_its_database(asked: argparse.Namespace, folder: str, postgres: Postgres) -> dict[str, Any]:
     import psycopg
     from django.conf import settings
 
     from config.bench.site import _free_port
     from config.runtime import paths
-    from config.runtime.postgres import Postgres
 
-    postgres = Postgres(settings.DATA_DIR)
-    postgres.acquire()
     with psycopg.connect(postgres.url("postgres"), autocommit=True) as connection:
         connection.execute("CREATE DATABASE label_studio")
     python = Path(asked.label_studio).absolute()
