@@ -62,6 +62,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--think", type=float, default=10, help="Seconds a set, on average.")
     parser.add_argument("--items", type=int, default=20_000, help="Sets of the campaign.")
     parser.add_argument("--label-studio", metavar="PYTHON", help="Measure it, too.")
+    parser.add_argument("--its-seconds", type=float, default=120, help="… for so long.")
     parser.add_argument("--json", metavar="FILE", default="load.json")
     return parser.parse_args()
 
@@ -112,7 +113,7 @@ def _oneloop(asked: argparse.Namespace, folder: str) -> dict[str, Any]:
             "slugs": slugs_of(world.campaign),
             "people": [session_of(world, place) for place in range(asked.users)],
         }
-        return _both(asked, orders, Path(folder))
+        return _both(asked, orders, Path(folder), asked.seconds)
     finally:
         for one in connections.all(initialized_only=True):
             one.close()
@@ -194,7 +195,7 @@ def _on_its_database(asked: argparse.Namespace, folder: str, postgres: Postgres)
     uwsgi += ["--disable-logging", "--buffer-size", "32768", "--listen", "100"]
     with _running(uwsgi, home, environment, f"{folder}/uwsgi.log"):
         _wait_for(f"{host}/version")
-        return _both(asked, orders, Path(folder))
+        return _both(asked, orders, Path(folder), asked.its_seconds)
 
 
 @contextmanager
@@ -222,13 +223,15 @@ def _wait_for(url: str) -> None:
 # Both ---------------------------------------------------------------------------------------------
 
 
-def _both(asked: argparse.Namespace, orders: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _both(
+    asked: argparse.Namespace, orders: dict[str, Any], folder: Path, seconds: float
+) -> dict[str, Any]:
     _people(orders | {"think": 0.2}, folder, users=1, seconds=5)  # warm
     _say("one annotator alone …")
     alone = _people(orders | {"think": 0.5}, folder, users=1, seconds=asked.alone)
-    _say(f"{asked.users} annotators for {asked.seconds:g} s …")
+    _say(f"{asked.users} annotators for {seconds:g} s …")
     orders = orders | {"think": asked.think, "settle": asked.settle}
-    loaded = _people(orders, folder, users=asked.users, seconds=asked.seconds)
+    loaded = _people(orders, folder, users=asked.users, seconds=seconds)
     return {"alone": alone, "loaded": loaded}
 
 
