@@ -17,11 +17,15 @@ crowd-kit imports scipy and scikit-learn (200 MB), so only the job and the comma
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from django.db import transaction
+from django.db import connection, transaction
+from django.db.models import F, Q
 from django.utils import timezone
 
 from annotation import agreement
@@ -38,6 +42,8 @@ ITERATIONS = 100
 # Keeps scores finite where everybody says the same.
 REGULARISATION = 0.1
 BATCH = 2000
+OVERDUE = timedelta(minutes=2)  # after which an order is asked for again
+LOCK = 0x41676772  # the first half of the advisory locks of aggregations
 
 
 @dataclass(frozen=True)
@@ -328,8 +334,30 @@ def request(campaign: Campaign) -> Aggregation:
         found, _ = Aggregation.objects.update_or_create(
             campaign=campaign, defaults={"requested_at": timezone.now()}
         )
-        aggregate_campaign.delay_on_commit(campaign.pk)
+        # Where the broker is away, beat rings once it is back.
+        transaction.on_commit(lambda: aggregate_campaign.delay(campaign.pk), robust=True)
     return found
+
+
+def overdue() -> list[int]:
+    """Campaigns whose order nobody heard, or whose worker died."""
+    late = Aggregation.objects.filter(requested_at__lt=timezone.now() - OVERDUE)
+    waiting = late.filter(Q(made_at=None) | Q(made_at__lt=F("requested_at")))
+    return list(waiting.values_list("campaign_id", flat=True))
+
+
+@contextmanager
+def alone(campaign_id: int) -> Iterator[bool]:
+    """Whether no other worker is at this campaign's; none begins meanwhile."""
+    key = [LOCK, campaign_id]
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", key)
+        mine = bool(cursor.fetchone()[0])
+        try:
+            yield mine
+        finally:
+            if mine:
+                cursor.execute("SELECT pg_advisory_unlock(%s, %s)", key)
 
 
 def newer(found: Aggregation) -> int:

@@ -20,7 +20,7 @@ from django.utils.translation import gettext as _
 from annotation.errors import DatasetError, Refused
 from annotation.exports import Selection
 from annotation.models import Export
-from generation import audit
+from generation import audit, faults
 from generation.models import Project, Verb
 from generation.ownership import JobState, LeaseLost
 
@@ -104,7 +104,9 @@ def run(export: Export) -> None:
     except LeaseLost:
         return
     except (DatasetError, Refused, OSError) as error:
-        export.fail(str(error))
+        if export.may_pass(error):
+            raise
+        export.fail(faults.sentence(error) or str(error))
         shutil.rmtree(root(export), ignore_errors=True)
     except Exception as error:
         if export.may_pass(error):
@@ -142,7 +144,11 @@ def _make(export: Export, done: Done, lost: Event) -> None:
     key = f"exports/{export.pk}-{written.content_hash[:12]}.zip"
     with packed.open("rb") as file:
         default_storage.delete(key)  # of an attempt whose worker died after this
-        kept = default_storage.save(key, File(file))
+        try:
+            kept = default_storage.save(key, File(file))
+        except OSError:
+            default_storage.delete(key)  # half of it
+            raise
     found |= {"archive": kept, "byte_size": packed.stat().st_size, "message": ""}
     export.finish(progress=export.total, **found)
     shutil.rmtree(home, ignore_errors=True)

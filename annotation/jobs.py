@@ -32,12 +32,23 @@ def ring_additions() -> None:
 
 
 @shared_task(queue="default")
+def ring_aggregations() -> None:
+    """Ring again for aggregations that nobody heard of, and for those whose worker died."""
+    from annotation import aggregation
+
+    for pk in aggregation.overdue():
+        aggregate_campaign.delay(pk)
+
+
+@shared_task(queue="default")
 def aggregate_campaign(campaign_id: int) -> None:
     from annotation import aggregation
 
     campaign = Campaign.objects.filter(pk=campaign_id).first()
     if campaign is not None:
-        aggregation.aggregate(campaign)
+        with aggregation.alone(campaign_id) as mine:
+            if mine:
+                aggregation.aggregate(campaign)
 
 
 @shared_task(queue="default")

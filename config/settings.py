@@ -118,6 +118,9 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # Jobs -------------------------------------------------------------------------------------------
 
 CELERY_BROKER_URL = env.secret("CELERY_BROKER_URL") or paths.broker_url(DATA_DIR)
+if CELERY_BROKER_URL.startswith(("redis", "sentinel")):
+    # A page that rings a worker does not wait for a broker that is away.
+    CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_connect_timeout": 3}
 BROKER_IS_EMBEDDED = not env.secret("CELERY_BROKER_URL")
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TASK_DEFAULT_QUEUE = "default"
@@ -157,6 +160,11 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
         "task": "annotation.jobs.ring_additions",
         "schedule": 30.0,
         "options": {"expires": 30},
+    },
+    "ring aggregations": {
+        "task": "annotation.jobs.ring_aggregations",
+        "schedule": 60.0,
+        "options": {"expires": 60},
     },
     "ring exports": {
         "task": "annotation.jobs.ring_exports",

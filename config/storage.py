@@ -9,9 +9,7 @@ from typing import IO, Any
 from botocore.exceptions import BotoCoreError, ClientError
 from storages.backends.s3 import S3Storage
 
-
-class StoreUnavailable(OSError):
-    """One readable sentence: why the object store cannot be used now, and what to look at."""
+from generation.faults import StoreUnavailable
 
 
 class ObjectStore(S3Storage):

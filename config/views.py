@@ -3,7 +3,6 @@ from typing import Any, cast
 
 from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.models import User
-from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
@@ -13,7 +12,7 @@ from django.views.defaults import bad_request, page_not_found, permission_denied
 from django.views.i18n import set_language
 
 from config import home as start
-from generation import problems
+from generation import faults, problems
 from generation.access import looks_on
 from modeling.pages import step_cards
 
@@ -39,20 +38,28 @@ def favicon(request: HttpRequest) -> HttpResponse:
 
 
 def failed(request: HttpRequest) -> HttpResponse:
-    """The answer to a request that broke off: 503 where the database could not be asked, else 500.
+    """The answer to a request that broke off: 503 where database or store could not be asked, 507
+    where they have no room, else 500.
 
     A database that restarts, or whose connections are all in use, answers again in a moment, and
     programs may send the same request once more.
     """
     program = problems.concerns(request)
-    if not isinstance(sys.exception(), OperationalError | InterfaceError):
+    error = sys.exception()
+    if faults.is_full(error):
+        if program:
+            said = "The disk is full: nothing was stored. Send it again once there is room."
+            return problems.answer(507, "full", said)
+        return HttpResponse(render_to_string("507.html"), status=507)
+    if not faults.is_away(error):
         said = "Something broke here. It was written down; try again later."
         return problems.answer(500, "error", said) if program else server_error(request)
+    store = isinstance(error, faults.StoreUnavailable)
     if program:
-        said = "The database does not answer. Send the same request once more."
+        said = f"The {'store' if store else 'database'} does not answer. Send the same once more."
         response: HttpResponse = problems.answer(503, "unavailable", said)
     else:
-        response = HttpResponse(render_to_string("503.html"), status=503)
+        response = HttpResponse(render_to_string("503.html", {"store": store}), status=503)
     response.headers["Retry-After"] = "5"
     return response
 

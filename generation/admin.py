@@ -9,10 +9,9 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy as lazy
 
-from generation import audit, policies
+from generation import audit, candidates, policies
 from generation.access import user_of
 from generation.forms import PolicyForm, SamplingPlanForm
-from generation.jobs import make_candidates
 from generation.models import (
     Candidate,
     CandidateSet,
@@ -277,7 +276,7 @@ class GenerationRunAdmin(Facts):
     def retry(self, request: HttpRequest, queryset: QuerySet[GenerationRun]) -> None:
         queued = [run for run in queryset if run.retry()]
         for run in queued:
-            make_candidates.delay_on_commit(run.pk)
+            candidates.ring(run)
         self._tell(request, queued, Verb.RUN_RETRIED)
 
     def _tell(self, request: HttpRequest, runs: list[GenerationRun], verb: Verb) -> None:

@@ -22,7 +22,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 from PIL import Image as Pillow
 
-from generation import bandit, images, loaded, mixes, policies
+from generation import bandit, faults, images, loaded, mixes, policies
 from generation.mixes import Mix
 from generation.models import (
     Candidate,
@@ -195,6 +195,13 @@ def _one_of(plan: SamplingPlan, name: str, rng: np.random.Generator) -> Any:
     return bandit.one_of(getattr(plan, name), plan.weights.get(name), rng)
 
 
+def ring(run: GenerationRun) -> None:
+    from generation.jobs import make_candidates
+
+    # Where the broker is away, beat rings once it is back.
+    transaction.on_commit(lambda: make_candidates.delay(run.pk), robust=True)
+
+
 # Making -----------------------------------------------------------------------------------------
 
 
@@ -216,7 +223,7 @@ def make(run: GenerationRun, *, progress: Callable[[int, int], None] | None = No
         if run.may_pass(error):
             raise
         logger.exception("Generation %s failed", run.pk)
-        _fail(run, str(error) or type(error).__name__)
+        _fail(run, faults.sentence(error) or str(error) or type(error).__name__)
     return True
 
 

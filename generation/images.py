@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import math
 import os
+import struct
 import uuid
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
@@ -25,6 +28,8 @@ from PIL import Image as Pillow
 from generation.decoding import pool
 from generation.decoding.pixels import Refused
 from generation.models import Image
+
+logger = logging.getLogger(__name__)
 
 MAX_BYTES = 100 * 2**20
 # The longest side of the reduced copies: for lists, and for judging before zooming in.
@@ -203,9 +208,10 @@ def keep(data: bytes, size: tuple[int, int]) -> Image:
 
 
 def read_bytes(image: Image) -> bytes:
+    """What was stored, byte for byte; ImageError where it is gone or is something else now."""
     try:
         with default_storage.open(f"images/{image.storage_key}") as file:
-            return bytes(file.read())
+            data = bytes(file.read())
     except FileNotFoundError:
         raise ImageError(
             _(
@@ -214,6 +220,16 @@ def read_bytes(image: Image) -> bytes:
             )
             % {"storage_key": image.storage_key}
         ) from None
+    if hashlib.sha256(data).hexdigest() != image.sha256:
+        logger.error("images/%s is damaged: its bytes are not its hash's", image.storage_key)
+        raise ImageError(
+            _(
+                "The file images/%(storage_key)s of a picture is damaged: it is not what was "
+                "stored. Restore it from a backup."
+            )
+            % {"storage_key": image.storage_key}
+        )
+    return data
 
 
 def open_image(image: Image) -> Pillow.Image:
@@ -234,12 +250,28 @@ def reduced(image: Image, size: str) -> bytes:
     name = f"{size}s/{image.storage_key}"
     if default_storage.exists(name):
         with default_storage.open(name) as file:
-            return bytes(file.read())
+            data = bytes(file.read())
+        if _is_whole(data):
+            return data
+        logger.warning("%s is damaged and made again", name)
+        default_storage.delete(name)
     picture = open_image(image)
     picture.thumbnail((side, side), Pillow.Resampling.LANCZOS)
     data = encode(picture)
     _write(name, data)
     return data
+
+
+def _is_whole(png: bytes) -> bool:
+    """Whether each chunk's checksum is right, up to the last one."""
+    at, kind = 8, b""
+    while at + 12 <= len(png) and kind != b"IEND":
+        length, kind = struct.unpack(">I4s", png[at : at + 8])
+        (said,) = struct.unpack(">I", png[at + 8 + length : at + 12 + length].ljust(4, b"?"))
+        if zlib.crc32(png[at + 4 : at + 8 + length]) != said:
+            return False
+        at += length + 12
+    return kind == b"IEND" and at == len(png)
 
 
 def _write(name: str, data: bytes) -> None:
@@ -256,8 +288,17 @@ def _write(name: str, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
+        _sync(path.parent)  # the name, too, is there before a row speaks of it
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 # Working size -----------------------------------------------------------------------------------

@@ -15,19 +15,12 @@ from datetime import timedelta
 from typing import Any, Self
 
 from django.conf import settings
-from django.db import (
-    InterfaceError,
-    OperationalError,
-    connection,
-    connections,
-    models,
-    transaction,
-)
+from django.db import connection, connections, models, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Coalesce, Now
 from django.utils.translation import gettext_lazy as _
 
-from generation import trail
+from generation import faults, trail
 
 LEASE = timedelta(seconds=settings.JOB_LEASE_SECONDS)
 HEARTBEAT_SECONDS = settings.JOB_LEASE_SECONDS / 6
@@ -138,11 +131,11 @@ class Job(models.Model):
             self.ended()
 
     def may_pass(self, error: Exception) -> bool:
-        """Whether the database went away, and not the work is at fault.
+        """Whether the database or the store went away, and not the work is at fault.
 
         The row is left as it is then: once its lease has run out, the next worker goes on.
         """
-        return isinstance(error, InterfaceError | OperationalError) and self.attempt < ATTEMPTS
+        return faults.is_away(error) and self.attempt < ATTEMPTS
 
     def ended(self) -> None:
         """What else happens when it has succeeded, failed or was cancelled, in one transaction."""

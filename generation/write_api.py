@@ -24,7 +24,6 @@ from generation.api_fields import Choice, Number, Order, Slug, Tags, Text, Whole
 from generation.candidates import LARGEST_SEED
 from generation.idempotency import HEADER, once
 from generation.images import ImageError
-from generation.jobs import make_candidates
 from generation.models import GenerationRun, Project, Role, Source, Split, Task, Verb
 from generation.problems import Unfit
 from generation.read_api import GenerationOut, orders
@@ -244,8 +243,7 @@ class Generations(ReadGenerations):
         audit.record(
             actor=self.person, verb=Verb.SETS_ORDERED, thing=run, project=project, after=after
         )
-        # Where the broker is away, beat rings once it is back.
-        transaction.on_commit(lambda: make_candidates.delay(run.pk), robust=True)
+        candidates.ring(run)
         return _made(run)
 
 

@@ -26,7 +26,7 @@ from annotation import campaigns
 from annotation.counts import judged_share
 from annotation.errors import DatasetError, Refused
 from annotation.models import Campaign
-from generation import policies
+from generation import faults, policies
 from generation.candidates import CandidateError
 from generation.images import ImageError
 from generation.models import Policy, Source, default_project
@@ -270,7 +270,7 @@ def execute(step: RoundStep, *, progress: Progress | None = None) -> bool:
         if step.may_pass(error):
             raise
         log.exception("%s failed", step)
-        _fail(step, f"{type(error).__name__}: {error}")
+        _fail(step, faults.sentence(error) or f"{type(error).__name__}: {error}")
     return True
 
 

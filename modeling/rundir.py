@@ -26,6 +26,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -41,6 +42,7 @@ from modeling.failures import explain
 T = TypeVar("T")
 KEEP_CHECKPOINTS = 2
 CHECKSUMS = "checksums.json"
+SHA256 = re.compile(r"[0-9a-f]{64}")
 # What a configuration may name beside TensorBoard; see tracking.py.
 TRACKERS = ("wandb", "mlflow", "trackio")
 # A disk with less room than this is full.
@@ -51,6 +53,16 @@ RESERVED_BYTES = 64 * 1024
 
 class RunError(Exception):
     """A failure with one readable sentence for the person who started the run."""
+
+
+def whole_bytes(path: Path) -> bytes:
+    """A file's bytes; where its name is the hash of its content, they have to be those."""
+    data = path.read_bytes()
+    if SHA256.fullmatch(path.stem) and hashlib.sha256(data).hexdigest() != path.stem:
+        raise RunError(
+            f"The picture '{path}' is damaged: it is not what was stored. Restore it from a backup."
+        )
+    return data
 
 
 def load_config(cls: type[T], values: Mapping[str, Any]) -> T:

@@ -16,7 +16,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from annotation.models import Judgment
-from generation import locations, policies, shared
+from generation import faults, locations, policies, shared
 from generation.models import Policy, Source, Split
 from generation.ownership import LeaseLost
 from modeling import gates, launch, policy_inputs, run_store, snapshots
@@ -272,7 +272,7 @@ def execute(run: TrainingRun, *, progress: Callable[[int, int, str], None] | Non
         run.fail(str(error))
     except Exception as error:
         if not run.may_pass(error):
-            run.fail(f"{type(error).__name__}: {error}")
+            run.fail(faults.sentence(error) or f"{type(error).__name__}: {error}")
         raise
     return True
 

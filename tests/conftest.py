@@ -191,7 +191,7 @@ def celery_worker(
 
     broker_before = app.conf.broker_url
     app.conf.broker_url = broker_url
-    _forget_broker_connections(app)
+    forget_broker_connections(app)
     # What tests before rang for, where the broker is not this run's own.
     _empty_queues(app)
     try:
@@ -199,7 +199,7 @@ def celery_worker(
     finally:
         _empty_queues(app)
         app.conf.broker_url = broker_before
-        _forget_broker_connections(app)
+        forget_broker_connections(app)
         for worker in started:
             stop_process_group(worker)
 
@@ -217,7 +217,7 @@ def waiting(connection: Any, queue: str) -> int:
     return int(channel.queue_declare(queue, durable=True, auto_delete=False).message_count)
 
 
-def _forget_broker_connections(app: Any) -> None:
+def forget_broker_connections(app: Any) -> None:
     """The pools are kept per process and address; a closed one would be handed out again."""
     from kombu import pools
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -29,6 +30,7 @@ PATHS = {
     "modeling_snapshot": ("directory",),
     "modeling_trainingrun": ("directory",),
 }
+GOING_SECONDS = 3.0  # for connections that are just being closed
 DOCUMENTS = {"modeling_trainingrun": ("config",)}
 
 
@@ -125,7 +127,10 @@ def _require_room(manifest: dict[str, Any]) -> None:
 
 
 def _require_empty(replace: bool) -> None:
-    if others := database.others():
+    end = time.monotonic() + GOING_SECONDS
+    while (others := database.others()) and time.monotonic() < end:
+        time.sleep(0.1)
+    if others:
         raise BackupError(
             f"{others} other connections use this database. Stop the site and its workers first."
         )

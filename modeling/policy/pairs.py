@@ -7,6 +7,7 @@ pair; a picture between them gives two implied ones, whose chosen picture need n
 
 from __future__ import annotations
 
+import io
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from generation.diffusion.conditions import encode_pictures
 from generation.diffusion.generate import image_tensor
 from generation.diffusion.loading import FillModels
 from modeling.policy.sources import Batch, Row, read_objects
-from modeling.rundir import RunError
+from modeling.rundir import RunError, whole_bytes
 
 REQUIRED = ("source", "chosen", "rejected")
 DIRECT, IMPLIED = "direct", "implied"
@@ -98,7 +99,7 @@ class Pictures:
         key = (path, *size)
         if key not in self._latents:
             try:
-                with Image.open(path) as file:
+                with Image.open(io.BytesIO(whole_bytes(path))) as file:
                     picture = file.convert("RGB")
             except OSError as error:
                 raise RunError(

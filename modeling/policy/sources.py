@@ -7,6 +7,7 @@ query earn no reward and are left out.
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,7 @@ from generation.diffusion.conditions import FillConditions
 from generation.diffusion.generate import image_tensor, mask_tensor
 from modeling.policy.conditions import Encoder, Recent
 from modeling.policy.objective import source_chances
-from modeling.rundir import RunError
+from modeling.rundir import RunError, whole_bytes
 
 REQUIRED = ("id", "task", "image", "mask", "prompt", "queries")
 Size = tuple[int, int]  # width, height
@@ -252,7 +253,7 @@ def _normalised(chances: Sequence[float]) -> np.ndarray:
 
 def _picture(path: Path, mode: str, row: Row) -> Image.Image:
     try:
-        with Image.open(path) as file:
+        with Image.open(io.BytesIO(whole_bytes(path))) as file:
             return file.convert(mode)
     except OSError as error:
         raise _unreadable(path, row, error) from error

@@ -14,6 +14,7 @@ Shapes: N distinct pictures of a batch, B shown orders (two a pair), D questions
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections import OrderedDict, defaultdict
@@ -32,7 +33,7 @@ from torch import Tensor
 from modeling.reward.query import render_query
 from modeling.reward.view import reward_context, reward_view
 from modeling.reward.view_config import ViewConfig
-from modeling.rundir import RunError
+from modeling.rundir import RunError, whole_bytes
 
 COLUMNS = [
     "set",
@@ -393,7 +394,8 @@ class Pictures:
     def _decoded(self, digest: str, mode: str, height: int, width: int) -> NDArray[np.uint8]:
         key = (digest, mode, height, width)
         if key not in self.cache:
-            with Image.open(self.snapshot.path(digest)) as image:
+            content = whole_bytes(self.snapshot.path(digest))
+            with Image.open(io.BytesIO(content)) as image:
                 picture = image.convert(mode)
             if picture.size != (width, height):
                 method = Image.Resampling.NEAREST if mode == "L" else Image.Resampling.BICUBIC

@@ -16,8 +16,8 @@ from django.core.files.storage import default_storage
 from django.core.management import call_command
 from django.test.utils import override_settings
 
-from config.storage import StoreUnavailable
 from generation import images, shared
+from generation.faults import StoreUnavailable
 from tests import object_store
 from tests.factories import make_picture
 

@@ -3,7 +3,8 @@ from typing import Any
 from django.core.files.storage import default_storage
 from django.core.management.base import BaseCommand, CommandError
 
-from config.storage import ObjectStore, StoreUnavailable
+from config.storage import ObjectStore
+from generation.faults import StoreUnavailable
 
 
 class Command(BaseCommand):

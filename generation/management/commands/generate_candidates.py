@@ -3,7 +3,6 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from generation import candidates, console, policies, sources
-from generation.jobs import make_candidates
 from generation.models import CandidateSet, GenerationRun, Policy, Source, Split
 from generation.ownership import JobState
 
@@ -48,7 +47,7 @@ class Command(console.Command):
         except (candidates.CandidateError, policies.PolicyError, sources.SourceError) as error:
             raise CommandError(str(error)) from None
         if options["queue"]:
-            make_candidates.delay_on_commit(run.pk)
+            candidates.ring(run)
         else:
             self.stderr.write(f"Making {run.total} candidates with “{run.policy}” …")
             with console.Meter("candidates", run.total) as meter:

@@ -3,7 +3,6 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from generation import candidates, console
-from generation.jobs import make_candidates
 from modeling import starter_project
 
 
@@ -25,7 +24,7 @@ class Command(console.Command):
         )
         if loaded.run is not None:
             if options["queue"]:
-                make_candidates.delay_on_commit(loaded.run.pk)
+                candidates.ring(loaded.run)
             else:
                 candidates.make(loaded.run)
         ready = loaded.campaign.sets.ready().count()
