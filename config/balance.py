@@ -1,17 +1,23 @@
-"""Evens out the connections of a server's worker processes.
+"""Evens out the work of a server's worker processes, and lines up what annotators wait for.
 
 All workers accept from one socket, and a browser stays with the worker that took its connection: of
 eight busy browsers one worker may have six. Whoever has two requests more under way than the least
 busy worker answers with `Connection: close`; the browser connects anew and may meet the other one.
+
+Python runs one thread of a process at a time. Of labelling's short requests two keep it at work,
+one waiting for the database; a third would make all three take longer. So they go two at a time, in
+the order they came.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import mmap
 import os
 import socket
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,11 +28,42 @@ Environment = dict[str, Any]
 Application = Callable[[Environment, Callable[..., Any]], Iterable[bytes]]
 
 
+class Lane:
+    """Lets so many threads in at once, the others in the order they came."""
+
+    def __init__(self, width: int) -> None:
+        self.free = width
+        self.lock = threading.Lock()
+        self.waiting: deque[threading.Lock] = deque()
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if self.free:
+                self.free -= 1
+                return
+            turn = threading.Lock()
+            turn.acquire()
+            self.waiting.append(turn)
+        turn.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            if self.waiting:
+                self.waiting.popleft().release()
+            else:
+                self.free += 1
+
+
 class Balanced:
     """A WSGI application that shares the number of its requests under way in a small file."""
 
-    def __init__(self, application: Application, folder: Path) -> None:
+    def __init__(
+        self, application: Application, folder: Path, *, lane: str = "", width: int = 0
+    ) -> None:
+        """Requests below the path `lane` go `width` at a time; 0: as they come."""
         self.application = application
+        self.path = lane
+        self.lane = Lane(width) if width else contextlib.nullcontext()
         self.lock = threading.Lock()
         self.workers, self.mine = _join(folder)
 
@@ -38,7 +75,10 @@ class Balanced:
 
         self._count(1)
         try:
-            return self.application(environ, start)
+            if not self.path or not environ["PATH_INFO"].startswith(self.path):
+                return self.application(environ, start)
+            with self.lane:
+                return self.application(environ, start)
         finally:
             self._count(-1)
 

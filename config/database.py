@@ -27,6 +27,13 @@ class Connection(psycopg.Connection[Any]):
             poll.register(self.pgconn.socket, select.POLLIN | select.POLLHUP | select.POLLERR)
             if not poll.poll(0):
                 return self.cursor()
-        found = super().execute(query, *args, **more)
+        try:
+            found = super().execute(query, *args, **more)
+        except psycopg.OperationalError:
+            # Its neighbours ended with it, most likely. One by one the pool would wait longer and
+            # longer between them, and after the fifth the request would have to fail.
+            if (pool := getattr(self, "_pool", None)) is not None:
+                pool.check()
+            raise
         self.asked_at = time.monotonic()
         return found

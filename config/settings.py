@@ -112,6 +112,12 @@ _database |= {
         }
     },
 }
+# How long one statement of the web may take, and a transaction lie idle: one page that went wrong
+# must not hold up all others. Workers have no such limit.
+if STATEMENT_SECONDS := env.integer("DATABASE_STATEMENT_SECONDS", 0):
+    _limits = ("statement_timeout", "idle_in_transaction_session_timeout")
+    _said = " ".join(f"-c {name}={STATEMENT_SECONDS}s" for name in _limits)
+    _database["OPTIONS"]["options"] = f"{_database['OPTIONS'].get('options', '')} {_said}".strip()
 DATABASES = {"default": _database}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
@@ -131,6 +137,12 @@ CELERY_TASK_IGNORE_RESULT = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 # CUDA cannot be initialised in a forked child, so the worker of the gpu queue spawns.
 CELERY_WORKER_POOL_START_METHOD = env.text("CELERY_WORKER_POOL_START_METHOD", "fork")
+# A worker's process ends after so many jobs, or with so much memory (0: never), and a new one goes
+# on: what a library leaks does not add up.
+CELERY_WORKER_MAX_TASKS_PER_CHILD = env.integer("WORKER_JOBS", 500) or None
+CELERY_WORKER_MAX_MEMORY_PER_CHILD = env.integer("WORKER_MEMORY_MB", 0) * 1024 or None
+# Generations, and trainings, that one person may have waiting or running.
+OPEN_RUNS_PER_PERSON = env.integer("OPEN_RUNS_PER_PERSON", 20)
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
 # Who ranks and makes pictures for people who wait. A worker of its own (`-Q serve`) keeps them from
@@ -402,6 +414,8 @@ SENTRY_DSN = env.secret("SENTRY_DSN")
 # spread the work over more connections to the database, each with caches of its own. Whoever starts
 # the server with another number says so: /healthz answers 503 when all but one are stuck.
 WEB_THREADS = env.integer("WEB_THREADS", 4)
+# Requests of labelling that a web process answers at once (config/balance.py); 0: all of them.
+WEB_LABELLING = env.integer("WEB_LABELLING", 2)
 
 # Words, time, logs ------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import QuerySet
@@ -109,6 +110,12 @@ def order_sets(
     """
     if not sources:
         raise CandidateError("No sources were given, so there is nothing to make.")
+    most = settings.OPEN_RUNS_PER_PERSON
+    open_runs = GenerationRun.objects.unfinished().filter(requested_by=requested_by)
+    if requested_by is not None and open_runs.count() >= most:
+        raise CandidateError(
+            f"{most} generations of yours are waiting or running. Wait for one, or cancel it."
+        )
     tasks = {source.task for source in sources}
     for one in mix or [policy]:
         if one.kind == Policy.Kind.EXTERNAL:

@@ -227,9 +227,15 @@ def _create(
     user: Person,
     **links: Any,
 ) -> TrainingRun:
+    owner = user if isinstance(user, User) else None
+    most = settings.OPEN_RUNS_PER_PERSON
+    open_runs = TrainingRun.objects.unfinished().filter(requested_by=owner)
+    if owner is not None and open_runs.count() >= most:
+        raise RunFailed(
+            f"{most} trainings of yours are waiting or running. Wait for one of them, or cancel it."
+        )
     directory = root() / f"{kind}-{timezone.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
     directory.mkdir(parents=True)
-    owner = user if isinstance(user, User) else None
     try:
         fill(directory)
         (directory / "config.json").write_text(json.dumps(config, indent=1))

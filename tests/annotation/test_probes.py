@@ -227,7 +227,8 @@ class TestOtherPeople:
         found = {}
         for row in TABLE.values():
             for query in ("", "?format=csv"):
-                if row.path in ("/logout/", "/readyz"):
+                # The last one signs anew each time.
+                if row.path in ("/logout/", "/readyz", "/api/v1/images/{picture}/link"):
                     continue
                 response = reader.get(row.path.format(**site) + query)
                 # A response that is streamed has no content, but parts.

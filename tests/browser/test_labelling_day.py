@@ -219,7 +219,11 @@ def test_two_windows_double_nothing(page: Any, live_server: Any, task: Task, use
         for window in (page, other):
             turn = judge(window)
             wait_for_turn(window, other_than=turn)
-    sent(page)
+    # Where both submitted the same set in the same moment, one of them was refused and is told so.
+    page.wait_for_function(
+        "() => !Object.keys(localStorage).some(key => key.startsWith('oneloop-outbox-')"
+        " && JSON.parse(localStorage[key]).some(entry => !entry.refused))"
+    )
     finished = Assignment.objects.filter(state=State.SUBMITTED).count()
     assert 6 <= finished <= 11
     assert_each_stored_once(finished)

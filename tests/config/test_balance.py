@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,6 +86,38 @@ def test_without_a_place_to_write_it_serves_all_the_same(tmp_path: Path) -> None
     )
     assert list(answer) == [b"here"]
     assert said == ["200 OK"]
+
+
+def test_labelling_goes_in_the_order_it_came(tmp_path: Path) -> None:
+    under_way, most, began, lock = 0, 0, [], threading.Lock()
+
+    def application(environ: dict[str, Any], start: Any) -> list[bytes]:
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+            began.append(environ["number"])
+        time.sleep(0.02)
+        with lock:
+            under_way -= 1
+        return [b""]
+
+    server = Balanced(application, tmp_path, lane="/label/", width=2)
+
+    def ask(number: int, path: str) -> None:
+        environ = {"SERVER_PROTOCOL": "HTTP/1.1", "PATH_INFO": path, "number": number}
+        list(server(environ, lambda *_: None))
+
+    for path, expected in (("/label/7/", 2), ("/images/", 6)):
+        most, began[:] = 0, []
+        threads = [threading.Thread(target=ask, args=[n, path]) for n in range(6)]
+        for thread in threads:
+            thread.start()
+            time.sleep(0.002)
+        for thread in threads:
+            thread.join()
+        assert began == list(range(6))
+        assert most == expected
 
 
 def _wait_for(port: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import psycopg
@@ -45,17 +46,22 @@ def test_one_that_the_server_has_ended_is_found_out(link: Connection) -> None:
 
 
 def test_a_request_after_the_database_ended_all_connections_succeeds() -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT 1")
-    connections["default"].close()  # into the pool, just used
+    connection.ensure_connection()
+    pool = connection.pool  # type: ignore[attr-defined]
+    connections["default"].close()
+    busy = [pool.getconn() for _ in range(pool.max_size)]  # as many as there may be, just used
+    for one in busy:
+        pool.putconn(one)
     with psycopg.connect(**_plain(), autocommit=True) as other:
         other.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
+    began = time.monotonic()
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
         assert cursor.fetchone() == (1,)
+    assert time.monotonic() - began < 5  # the pool's patience is 10
 
 
 def _plain() -> dict[str, Any]:

@@ -24,6 +24,8 @@ from config.runtime.valkey import Valkey, ValkeyError
 
 LOCAL_HOSTS = {"localhost", "127.0.0.1", "::1"}
 READY_SECONDS = 180
+# A web process that holds more than this is replaced; about 150 are usual.
+WEB_MEMORY_MB = "1000"
 POSTGRES_LOOK_SECONDS = 1.0
 # A worker first finishes its short job; a long one is given up, and its row lets the next start
 # go on from the last checkpoint.
@@ -177,9 +179,9 @@ def _application(host: str, port: int, web_workers: int, logs: Path) -> list[Chi
     granian = [*python, "granian", "--interface", "wsgi", "--no-ws"]
     granian += ["--host", host, "--port", str(port), "--workers", str(web_workers)]
     granian += ["--blocking-threads", str(settings.WEB_THREADS), "--respawn-failed-workers"]
-    granian += ["config.wsgi:application"]
+    granian += ["--workers-max-rss", WEB_MEMORY_MB, "config.wsgi:application"]
     return [
-        Child("web", granian, _fresh(logs / "web.log"), environment),
+        Child("web", granian, _fresh(logs / "web.log"), environment | {"MALLOC_ARENA_MAX": "2"}),
         Child(
             "default worker",
             [*worker, "-Q", "default", "-n", "default@%h", "--concurrency", "2"],
