@@ -127,6 +127,9 @@ def _require_room(manifest: dict[str, Any]) -> None:
 
 
 def _require_empty(replace: bool) -> None:
+    # What this process keeps ready for itself is nobody else's.
+    connection.close()
+    connection.close_pool()  # type: ignore[attr-defined]  # PostgreSQL has one
     end = time.monotonic() + GOING_SECONDS
     while (others := database.others()) and time.monotonic() < end:
         time.sleep(0.1)

@@ -14,6 +14,7 @@ from config.celery import app
 from generation.candidates import CandidateError, order_sets
 from generation.models import GenerationRun
 from modeling import runs
+from modeling.models import TrainingRun
 from tests.conftest import REPOSITORY, address
 from tests.factories import make_plan, make_policy, make_source, make_user
 
@@ -39,7 +40,7 @@ def test_one_person_cannot_fill_the_queue_of_trainings(settings: Any) -> None:
     settings.OPEN_RUNS_PER_PERSON = 0
     with pytest.raises(runs.RunFailed, match="0 trainings of yours are waiting"):
         runs._create(
-            kind=runs.TrainingRun.Kind.REWARD,
+            kind=TrainingRun.Kind.REWARD,
             config={},
             fill=lambda directory: None,
             user=make_user("manager"),
