@@ -165,15 +165,32 @@ class Postgres:
         command += ["-D", self.cluster.resolve(), "-l", self.log.resolve()]
         end = time.monotonic() + RETRY_SECONDS
         while _run(command, owner).returncode != 0:
-            lingers = re.search("still in use|already exists", tail(self.log))
-            if not lingers or time.monotonic() > end:
+            said = tail(self.log)
+            lingers = re.search("still in use|already exists", said)
+            # Killed once more in the middle of its recovery, it goes on with that.
+            broken_off = "the database system is starting up" in said
+            if not (lingers or broken_off) or time.monotonic() > end:
                 raise PostgresError(
                     f"The embedded PostgreSQL under {self.home} does not start. "
                     f"Its log ends with:\n{tail(self.log)}\n"
                     "Set DATABASE_URL to use another PostgreSQL."
                 )
             time.sleep(0.5)
+            # pg_ctl may have given up on a server that came after all.
+            if self._answers():
+                break
         self._create_database(binaries, owner)
+
+    def _answers(self) -> bool:
+        import psycopg
+
+        if self.pid() is None:
+            return False
+        try:
+            with psycopg.connect(self.url("postgres"), connect_timeout=2):
+                return True
+        except psycopg.OperationalError:
+            return False
 
     def _initialise(self, binaries: Path, owner: pwd.struct_passwd | None) -> None:
         # A crash half-way leaves no PG_VERSION-less remains: the directory appears by renaming.
