@@ -25,7 +25,7 @@ from config.runtime.valkey import Valkey, ValkeyError
 LOCAL_HOSTS = {"localhost", "127.0.0.1", "::1"}
 READY_SECONDS = 180
 # A web process that holds more than this is replaced; about 150 are usual.
-WEB_MEMORY_MB = "1000"
+WEB_MEMORY_MB = "600"
 POSTGRES_LOOK_SECONDS = 1.0
 # A worker first finishes its short job; a long one is given up, and its row lets the next start
 # go on from the last checkpoint.
