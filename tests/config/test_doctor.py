@@ -265,6 +265,7 @@ def test_it_sees_how_much_room_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
         return {one.state for one in each(store.disks()).values()}
 
     monkeypatch.setattr(store, "ROOM", 0)
+    monkeypatch.setattr(store, "LITTLE_ROOM", 0)
     assert states() == {State.OK}
     monkeypatch.setattr(store, "ROOM", 2**62)
     assert states() == {State.WARNING}
