@@ -17,6 +17,7 @@ from django.utils.translation import ngettext
 from annotation import quality, queue, turns
 from annotation.errors import Refused
 from annotation.models import Assignment, Campaign, Flag, Judgment, Seat
+from annotation.one_commit import part
 from annotation.turns import Turn
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def record(
     its judgments stay as earlier revisions; without `correction` it is refused instead. With
     `by_place`, best and worst count from the left, 1 to N, as they were shown.
     """
-    with transaction.atomic():
+    with part():
         turn = turns.load(_pk(assignment), lock=True)
         require_own(turn, user)
         if by_place:

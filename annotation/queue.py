@@ -27,6 +27,7 @@ from annotation import prepared
 from annotation.campaigns import admits, draw_order
 from annotation.counts import midnight
 from annotation.models import Assignment, Campaign, Gold, Item, Seat
+from annotation.one_commit import part
 from generation.access import includes
 from generation.models import CandidateSet, Role
 
@@ -63,7 +64,7 @@ def claim_ahead(*, user: User, campaign: Campaign, wanted: int) -> list[int]:
 
 def _claim_ahead(user: User, campaign: Campaign, wanted: int) -> list[int]:
     for patience in ("no wait", "wait"):
-        with transaction.atomic():
+        with part():
             place = _lock_place(user, campaign)
             if place is None:
                 return []

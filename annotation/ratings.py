@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from django.db import transaction
 from django.utils.text import get_text_list
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
@@ -16,6 +15,7 @@ from annotation import turns
 from annotation.errors import Refused
 from annotation.judgments import finish, require_own, require_stands, require_takes_answers
 from annotation.models import Assignment, Rating
+from annotation.one_commit import part
 from annotation.turns import Turn
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def rate(
 
     The same submission sent twice is stored once; a turn that was submitted before is corrected.
     """
-    with transaction.atomic():
+    with part():
         pk = assignment if isinstance(assignment, int) else assignment.pk
         turn = turns.load(pk, lock=True)
         require_own(turn, user)

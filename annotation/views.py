@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from django.contrib.auth.models import User
 from django.core.paginator import Paginator
+from django.db import OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.template.loader import render_to_string
@@ -48,6 +49,7 @@ from annotation.campaigns import draw_order, for_annotator
 from annotation.empty import why_empty
 from annotation.errors import Refused
 from annotation.models import Assignment, Campaign, Item
+from annotation.one_commit import one_commit
 from annotation.turns import Asked, Turn
 from annotation.words import words
 from generation import images, pictures
@@ -137,7 +139,7 @@ def turn(request: HttpRequest, assignment_id: int) -> HttpResponseBase:
 
 def _submit(request: HttpRequest, assignment_id: int) -> HttpResponseBase:
     try:
-        done = _record(request, assignment_id)
+        done, held = _record_and_claim(request, assignment_id)
     except Assignment.DoesNotExist as error:
         raise Http404(_("There is no such turn.")) from error
     except Refused as error:
@@ -147,7 +149,23 @@ def _submit(request: HttpRequest, assignment_id: int) -> HttpResponseBase:
         return HttpResponse(page, status=STATUS[error.code])
     if done.kind == Assignment.Kind.PRACTICE:
         return redirect("annotation:feedback", done.pk)
-    return _go_on(request, done.item.campaign)
+    return _go_on(request, done.item.campaign, held)
+
+
+def _record_and_claim(
+    request: HttpRequest, assignment_id: int
+) -> tuple[Assignment, list[int] | None]:
+    """The turn with its judgment stored, and what the person holds now, if that was claimed."""
+    if not _wants_json(request):
+        return _record(request, assignment_id), None
+    try:
+        with one_commit():
+            done = _record(request, assignment_id)
+            practised = done.kind == Assignment.Kind.PRACTICE
+            return done, None if practised else _claim(request, done.item.campaign)
+    except OperationalError:
+        # The claim met another one, say. What was judged does not wait for it.
+        return _record(request, assignment_id), None
 
 
 def _record(request: HttpRequest, assignment_id: int) -> Assignment:
@@ -268,16 +286,22 @@ def _over(mine: Assignment) -> Refused:
     return Refused(_("Your turn at this set ran out and it went to somebody else."), "stale")
 
 
-def _go_on(request: HttpRequest, campaign: Campaign) -> HttpResponseBase:
+def _go_on(
+    request: HttpRequest, campaign: Campaign, held: list[int] | None = None
+) -> HttpResponseBase:
     if _wants_json(request):
-        return _more(request, campaign)
+        return _more(request, campaign, held)
     return redirect("annotation:next", campaign.pk)
 
 
-def _more(request: HttpRequest, campaign: Campaign) -> JsonResponse:
-    have = {int(pk) for pk in request.POST.getlist("have") if pk.isdecimal()}
+def _claim(request: HttpRequest, campaign: Campaign) -> list[int]:
     wanted = _wanted(request, campaign)
-    held = queue.claim_ahead(user=user_of(request), campaign=campaign, wanted=wanted)
+    return queue.claim_ahead(user=user_of(request), campaign=campaign, wanted=wanted)
+
+
+def _more(request: HttpRequest, campaign: Campaign, held: list[int] | None = None) -> JsonResponse:
+    have = {int(pk) for pk in request.POST.getlist("have") if pk.isdecimal()}
+    held = _claim(request, campaign) if held is None else held
     sets = [
         {"turn": pk, "html": _page(request, turns.load(pk), "annotation/fragment.html")}
         for pk in held
