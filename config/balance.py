@@ -4,9 +4,8 @@ All workers accept from one socket, and a browser stays with the worker that too
 eight busy browsers one worker may have six. Whoever has two requests more under way than the least
 busy worker answers with `Connection: close`; the browser connects anew and may meet the other one.
 
-Python runs one thread of a process at a time. Of labelling's short requests two keep it at work,
-one waiting for the database; a third would make all three take longer. So they go two at a time, in
-the order they came.
+Python runs one thread of a process at a time, and threads that take it from each other cost both:
+labelling's short requests are answered soonest one after another, in the order they came.
 """
 
 from __future__ import annotations
@@ -18,40 +17,62 @@ import os
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 SLOTS = 64  # workers of one server; those above count nobody and are counted by nobody
 AHEAD = 2
+PATIENCE = 0.25  # seconds
 Environment = dict[str, Any]
 Application = Callable[[Environment, Callable[..., Any]], Iterable[bytes]]
 
 
 class Lane:
-    """Lets so many threads in at once, the others in the order they came."""
+    """Lets so many threads in at once, the others in the order they came.
 
-    def __init__(self, width: int) -> None:
-        self.free = width
+    Whoever waited `patience` seconds takes the place of the one that is in for longest: a request
+    that waits for somebody else's lock holds nobody up for longer than that.
+    """
+
+    def __init__(self, width: int, patience: float = PATIENCE) -> None:
+        self.width = width
+        self.patience = patience
         self.lock = threading.Lock()
+        self.inside: deque[object] = deque()
         self.waiting: deque[threading.Lock] = deque()
 
-    def __enter__(self) -> None:
-        with self.lock:
-            if self.free:
-                self.free -= 1
-                return
-            turn = threading.Lock()
-            turn.acquire()
-            self.waiting.append(turn)
-        turn.acquire()
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        mine = self._enter()
+        try:
+            yield
+        finally:
+            with self.lock:
+                if mine in self.inside:  # else its place was taken over
+                    self.inside.remove(mine)
+                    if self.waiting:
+                        self._let_in(self.waiting.popleft())
 
-    def __exit__(self, *_: object) -> None:
+    def _enter(self) -> threading.Lock:
+        mine = threading.Lock()
+        mine.acquire()
         with self.lock:
-            if self.waiting:
-                self.waiting.popleft().release()
+            if len(self.inside) < self.width:
+                self._let_in(mine)
             else:
-                self.free += 1
+                self.waiting.append(mine)
+        if not mine.acquire(timeout=self.patience):
+            with self.lock:
+                if mine in self.waiting:
+                    self.waiting.remove(mine)
+                    self.inside.popleft()
+                    self._let_in(mine)
+        return mine
+
+    def _let_in(self, one: threading.Lock) -> None:
+        self.inside.append(one)
+        one.release()
 
 
 class Balanced:
@@ -63,7 +84,7 @@ class Balanced:
         """Requests below the path `lane` go `width` at a time; 0: as they come."""
         self.application = application
         self.path = lane
-        self.lane = Lane(width) if width else contextlib.nullcontext()
+        self.lane = Lane(width) if width else None
         self.lock = threading.Lock()
         self.workers, self.mine = _join(folder)
 
@@ -75,9 +96,9 @@ class Balanced:
 
         self._count(1)
         try:
-            if not self.path or not environ["PATH_INFO"].startswith(self.path):
+            if self.lane is None or not environ["PATH_INFO"].startswith(self.path):
                 return self.application(environ, start)
-            with self.lane:
+            with self.lane.turn():
                 return self.application(environ, start)
         finally:
             self._count(-1)

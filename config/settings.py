@@ -415,7 +415,7 @@ SENTRY_DSN = env.secret("SENTRY_DSN")
 # the server with another number says so: /healthz answers 503 when all but one are stuck.
 WEB_THREADS = env.integer("WEB_THREADS", 4)
 # Requests of labelling that a web process answers at once (config/balance.py); 0: all of them.
-WEB_LABELLING = env.integer("WEB_LABELLING", 2)
+WEB_LABELLING = env.integer("WEB_LABELLING", 1)
 
 # Words, time, logs ------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from config.balance import Balanced
+from config.balance import Balanced, Lane
 from tests.config.test_up import free_port
 from tests.conftest import REPOSITORY, stop_process_group
 
@@ -118,6 +118,29 @@ def test_labelling_goes_in_the_order_it_came(tmp_path: Path) -> None:
             thread.join()
         assert began == list(range(6))
         assert most == expected
+
+
+def test_a_stuck_request_holds_up_labelling_for_a_moment_only() -> None:
+    lane, stuck, done = Lane(1, patience=0.05), threading.Event(), []
+
+    def ask(name: str) -> None:
+        with lane.turn():
+            if name == "stuck":
+                stuck.wait(10)
+        done.append(name)
+
+    threads = [threading.Thread(target=ask, args=[name]) for name in ("stuck", "b", "c", "d")]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.01)
+    for thread in threads[1:]:
+        thread.join(10)
+    assert done == ["b", "c", "d"]
+    stuck.set()
+    threads[0].join(10)
+    # The place that was taken over is not given back twice.
+    assert done[-1] == "stuck"
+    assert (len(lane.inside), len(lane.waiting)) == (0, 0)
 
 
 def _wait_for(port: int) -> None:
