@@ -53,11 +53,12 @@ def full_disk() -> Iterator[None]:
 @pytest.fixture
 def away() -> Iterator[None]:
     """A broker that does not answer."""
-    before = app.conf.broker_url
-    app.conf.broker_url = "redis://127.0.0.1:1"
+    before = app.conf.broker_write_url
+    # Before `broker_url` Celery asks the environment, where tests.servers names a real one.
+    app.conf.broker_write_url = "redis://127.0.0.1:1"
     forget_broker_connections(app)
     yield
-    app.conf.broker_url = before
+    app.conf.broker_write_url = before
     forget_broker_connections(app)
 
 
