@@ -32,6 +32,8 @@ START_SECONDS = 60
 RETRY_SECONDS = 20
 # For root, when PostgreSQL's own user cannot reach the data directory or the binaries.
 ELSEWHERE = Path("/var/lib/oneloop")
+# In a cluster there: the path that leads to it.
+BELONGS_TO = "belongs-to"
 # Settings for data that may be thrown away, such as the tests'.
 THROWAWAY = [
     "fsync = off",
@@ -237,7 +239,10 @@ class Postgres:
         else:
             # PostgreSQL refuses to run as root, and its own user cannot come here.
             ELSEWHERE.mkdir(parents=True, exist_ok=True)
-            self.home.symlink_to(tempfile.mkdtemp(prefix="postgres-", dir=ELSEWHERE))
+            _remove_left_behind()
+            home = Path(tempfile.mkdtemp(prefix="postgres-", dir=ELSEWHERE))
+            (home / BELONGS_TO).write_text(str(self.home.absolute()))
+            self.home.symlink_to(home)
         _give(self.home.resolve(), owner)
 
     def _forget_foreign_pid(self) -> None:
@@ -282,6 +287,22 @@ class Postgres:
         with self._lock_file(name).open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _remove_left_behind() -> None:
+    """Remove the clusters of temporary data directories that are gone, tests' and benchmarks'.
+
+    A data directory elsewhere may only be out of sight, on a disk that is not mounted: its cluster
+    stays.
+    """
+    temporary = Path(tempfile.gettempdir()).resolve()
+    for note in ELSEWHERE.glob(f"postgres-*/{BELONGS_TO}"):
+        with contextlib.suppress(OSError):
+            link = Path(note.read_text())
+            if not link.resolve().is_relative_to(temporary) or link.is_symlink():
+                continue
+            if not (note.parent / "data" / "postmaster.pid").exists():
+                shutil.rmtree(note.parent, ignore_errors=True)
 
 
 def find_binaries() -> Path:

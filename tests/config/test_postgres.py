@@ -1,6 +1,12 @@
+import contextlib
+import os
+import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -78,3 +84,61 @@ def test_it_finds_a_new_user_while_it_is_stopping(short_dir: Path) -> None:
         server.release()
         time.sleep(0.05)
     assert server.release_and_wait()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="Only root's clusters lie elsewhere.")
+def test_it_removes_what_temporary_data_left_behind(tmp_path: Path) -> None:
+    homes = []
+    for name in ("gone", "kept"):
+        server = Postgres(tmp_path / name, durable=False)
+        server.acquire()
+        assert server.release_and_wait()
+        homes.append(server.home.resolve())
+    if homes[0].is_relative_to(tmp_path):
+        pytest.skip("PostgreSQL's own user reaches the temporary directory here.")
+    shutil.rmtree(tmp_path / "gone")
+
+    server = Postgres(tmp_path / "third", durable=False)
+    server.acquire()
+    assert not homes[0].exists()
+    assert homes[1].exists()
+    server.release()
+
+
+def test_it_comes_back_from_kills_in_the_middle_of_its_recovery(short_dir: Path) -> None:
+    server = Postgres(short_dir)
+    server.acquire()
+    with psycopg.connect(server.url()) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT generate_series(1, 2000000) AS n")
+    started = threading.Event()
+
+    def ask() -> None:
+        """As a site's processes do, over and over: the refusals are what ends the server's log."""
+        while not started.is_set():
+            with contextlib.suppress(psycopg.OperationalError):
+                psycopg.connect(server.url(), connect_timeout=2).close()
+            time.sleep(0.01)
+
+    kill(server)
+    with ThreadPoolExecutor() as threads:
+        asked = threads.submit(ask)
+        start = threads.submit(server.restart_if_dead)
+        try:
+            for recoveries in (1, 2):
+                end = time.monotonic() + 30
+                while server.log.read_text().count("redo starts") < recoveries:
+                    assert time.monotonic() < end
+                    time.sleep(0.002)
+                kill(server)
+            assert start.result(60)
+        finally:
+            started.set()
+            asked.result()
+    with psycopg.connect(server.url()) as connection:
+        assert connection.execute("SELECT count(*) FROM kept").fetchone() == (2000000,)
+    server.release()
+
+
+def kill(server: Postgres) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(server.pid() or 0x7FFFFFFF, signal.SIGKILL)
