@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from django.contrib.auth.models import User
 from django.core.paginator import Paginator
-from django.db import OperationalError
+from django.db import DatabaseError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.template.loader import render_to_string
@@ -163,7 +163,7 @@ def _record_and_claim(
             done = _record(request, assignment_id)
             practised = done.kind == Assignment.Kind.PRACTICE
             return done, None if practised else _claim(request, done.item.campaign)
-    except OperationalError:
+    except DatabaseError:
         # The claim met another one, say. What was judged does not wait for it.
         return _record(request, assignment_id), None
 

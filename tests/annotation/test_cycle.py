@@ -2,13 +2,16 @@
 
 import re
 import uuid
-from threading import Thread
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from threading import Event, Thread
 
 import pytest
 from django.core.cache import cache
-from django.db import connection
+from django.db import connection, connections, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from annotation import contents, counts, prepared, queue
 from annotation.models import Assignment, Item, Seat
@@ -98,3 +101,53 @@ def test_it_counts_a_large_campaign_beside_the_request(monkeypatch: pytest.Monke
     assert len(started) == 1
     cache.set(counts._share_key(campaign), (share, at - 1000, 0.001))
     assert counts.recent_share(campaign).done == 1
+
+
+def test_it_renews_the_leases_that_have_run() -> None:
+    campaign, user = make_campaign(sets=6), make_user()
+    held = queue.claim_ahead(user=user, campaign=campaign, wanted=3)
+    old, new, _third = (Assignment.objects.get(pk=pk) for pk in held)
+    lease = timedelta(seconds=campaign.lease_seconds)
+    Assignment.objects.filter(pk=old.pk).update(lease_until=timezone.now() + 0.9 * lease)
+    assert queue.claim_ahead(user=user, campaign=campaign, wanted=4)[:3] == held
+    assert Assignment.objects.get(pk=old.pk).lease_until > new.lease_until
+    assert Assignment.objects.get(pk=new.pk).lease_until == new.lease_until
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_judgment_counts_though_nothing_can_be_claimed(client: Client) -> None:
+    cache.clear()
+    campaign, user = make_campaign(sets=3), make_user()
+    client.force_login(user)
+    client.raise_request_exception = False
+    turn = claim(user, campaign)
+    said = {"submission": str(uuid.uuid4())}
+    for slug in slugs(turn):
+        said |= {f"best-{slug}": "1", f"worst-{slug}": "2"}
+    with ThreadPoolExecutor(1) as threads, connection.cursor() as cursor:
+        locked, answered = Event(), Event()
+
+        def hold_the_seat() -> None:
+            try:
+                with transaction.atomic():
+                    Seat.objects.select_for_update().get()
+                    locked.set()
+                    answered.wait(30)
+            finally:
+                connections.close_all()
+
+        holding = threads.submit(hold_the_seat)
+        assert locked.wait(30)
+        cursor.execute("SET lock_timeout = '100ms'")
+        try:
+            assert client.post(f"/label/{turn.pk}/", said, headers=JSON).status_code == 503
+        finally:
+            answered.set()
+            holding.result()
+            cursor.execute("RESET lock_timeout")
+    turn.refresh_from_db()
+    assert turn.state == "submitted"
+    # What the page's script does with an answer that failed: it sends the same again.
+    again = client.post(f"/label/{turn.pk}/", said, headers=JSON)
+    assert len(again.json()["sets"]) == 2
+    assert turn.judgments.count() == len(slugs(turn))
