@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import errno
 
-from django.db import InterfaceError, OperationalError
+import psycopg
+from django import db
 from django.utils.translation import gettext as _
 from psycopg.errors import DiskFull
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# Django's, and the driver's own where rows are read past Django: cursors of the server, COPY.
+DATABASE_AWAY = (
+    db.InterfaceError,
+    db.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.OperationalError,
+)
 
 
 class StoreUnavailable(OSError):
@@ -19,13 +27,15 @@ def is_away(error: BaseException | None) -> bool:
     """Whether the same may succeed a little later, with nobody doing anything."""
     if is_full(error):
         return False
-    return isinstance(error, InterfaceError | OperationalError | StoreUnavailable)
+    return isinstance(error, (*DATABASE_AWAY, StoreUnavailable))
 
 
 def is_full(error: BaseException | None) -> bool:
     if isinstance(error, OSError):
         return error.errno in FULL
-    return isinstance(error, OperationalError) and isinstance(error.__cause__, DiskFull)
+    if isinstance(error, db.OperationalError):
+        error = error.__cause__
+    return isinstance(error, DiskFull)
 
 
 def sentence(error: BaseException | None) -> str:
@@ -34,6 +44,6 @@ def sentence(error: BaseException | None) -> str:
         return _("The disk is full, so nothing more can be stored. Free some room, then try again.")
     if isinstance(error, StoreUnavailable):
         return _("The store of pictures does not answer. Try again in a moment.")
-    if isinstance(error, InterfaceError | OperationalError):
+    if isinstance(error, DATABASE_AWAY):
         return _("The database does not answer. Try again in a moment.")
     return ""

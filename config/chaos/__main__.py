@@ -92,7 +92,7 @@ def main(orders: Orders) -> dict[str, Any]:
         site.stop()
         listener.stop()
         _close()
-    for line in found.wrong[:20]:
+    for line in found.wrong:
         say(line)
     done = [one for one in clerk.orders if one.state == "succeeded"]
     return {

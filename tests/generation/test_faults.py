@@ -9,15 +9,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 from django.core.files.storage import default_storage
+from django.db import connection
 from django.test import Client
 from kombu.exceptions import OperationalError
 
 from annotation import aggregation, exporting
 from annotation.models import Aggregation, Export
 from config.celery import app
-from generation import candidates, images
+from generation import candidates, faults, images
 from generation.jobs import ring_generation
 from generation.models import GenerationRun, Image, Policy, Role, default_project
 from generation.ownership import JobState
@@ -193,3 +195,19 @@ def order(policy: Policy) -> GenerationRun:
     make_plan(task, steps=[1])
     sources = [make_source(task, size=(32, 32))]
     return candidates.order_sets(policy=policy, sources=sources, seed=0, size=2)
+
+
+def test_a_database_that_ends_amid_a_copy_is_away(db: None) -> None:
+    other = connection.copy()
+    suicide = "COPY (SELECT pg_terminate_backend(pg_backend_pid())) TO STDOUT"
+    try:
+        with (
+            pytest.raises(psycopg.OperationalError) as raised,
+            other.cursor() as cursor,
+            cursor.copy(suicide) as blocks,
+        ):
+            list(blocks)
+    finally:
+        other.close()
+    assert faults.is_away(raised.value)
+    assert faults.sentence(raised.value).startswith("The database does not answer")
