@@ -44,28 +44,29 @@ def once(handler: Callable[..., Response]) -> Callable[..., Response]:
 
     @wraps(handler)
     def wrapped(view: Any, request: Request, *args: Any, **kwargs: Any) -> Response:
-        key = request.headers.get("Idempotency-Key")
-        if key is not None and not KEY.fullmatch(key):
-            raise Unfit("Idempotency-Key: 1 to 100 visible ASCII characters.")
-        with transaction.atomic():
-            if key is None:
-                return handler(view, request, *args, **kwargs)
-            return _once(key, handler, view, request, *args, **kwargs)
+        return done_once(request, view.person.pk, lambda: handler(view, request, *args, **kwargs))
 
     return wrapped
 
 
-def _once(
-    key: str, handler: Callable[..., Response], view: Any, request: Request, *args: Any, **more: Any
-) -> Response:
+def done_once(request: Request, user: int, do: Callable[[], Response]) -> Response:
+    """What `do` answers, in one transaction; where the key was heard before, the stored answer."""
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not KEY.fullmatch(key):
+        raise Unfit("Idempotency-Key: 1 to 100 visible ASCII characters.")
+    with transaction.atomic():
+        return do() if key is None else _once(key, request, user, do)
+
+
+def _once(key: str, request: Request, user: int, do: Callable[[], Response]) -> Response:
     asked, digest = f"{request.method} {request.path}"[:300], digest_of(request.data)
-    _lock(view.person.pk, key)
-    rows = IdempotencyKey.objects.filter(user=view.person, key=key)
+    _lock(user, key)
+    rows = IdempotencyKey.objects.filter(user=user, key=key)
     rows.filter(created_at__lt=timezone.now() - KEPT).delete()
     row = rows.first()
     if row is None:
-        response = handler(view, request, *args, **more)
-        _store(view.person.pk, key, asked, digest, response)
+        response = do()
+        _store(user, key, asked, digest, response)
         return response
     if (row.request, row.digest) != (asked, digest):
         raise Unfit("Idempotency-Key: it was used for another request. Give each its own.")

@@ -21,6 +21,7 @@ from generation import api, candidates, images
 from generation.access import require, require_anywhere
 from generation.api import PARSERS, WAIT, PictureField, Serving, Unfit, takes
 from generation.api_fields import Number, Order, Real, Slug, Switch, Text, Whole
+from generation.idempotency import HEADER, done_once
 from generation.models import Role, Source
 from generation.ownership import JobState
 from modeling import edits
@@ -93,7 +94,7 @@ class EditOut(serializers.Serializer[Any]):
 @takes("wait")
 @extend_schema(
     operation_id="edits_create",
-    parameters=[WAIT],
+    parameters=[WAIT, HEADER],
     request=EditOrder,
     responses={200: EditOut, 202: EditOut},
 )
@@ -106,15 +107,23 @@ def edit_order(request: Request) -> Response:
 
     What is edited is given as `task`, `image`, `mask` and `prompt`, or as the number of a `source`,
     whose mask and prompt others may replace. Sampling values that are not given are drawn from the
-    task's plan.
+    task's plan. Sent again with the same key, the edit is not made again: it is told how far it is.
     """
     require_anywhere(api.user_of(request), Role.ANNOTATOR)
     data, seconds = api.read(EditOrder, request), api.wait_seconds(request)
+
+    def order() -> Response:
+        return Response({"id": _ordered(request, data).pk}, status=202)
+
     try:
-        edit = _ordered(request, data)
+        ordered = done_once(request, api.user_of(request).pk, order)
     except edits.REFUSALS as error:
         raise Unfit(str(error)) from None
-    return answer(request, edit, seconds)
+    edit = get_object_or_404(edits.with_all(), pk=ordered.data["id"])
+    found = answer(request, edit, seconds)
+    for name in ordered.headers.keys() & {"Idempotency-Replayed"}:
+        found.headers[name] = ordered.headers[name]
+    return found
 
 
 def _ordered(request: Request, data: dict[str, Any]) -> Edit:

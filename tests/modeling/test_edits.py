@@ -81,6 +81,22 @@ def test_an_edit_is_made_as_ordered_and_shown_to_members(caller: Client) -> None
     assert stranger.get(response["Location"]).status_code == 404
 
 
+def test_an_order_sent_twice_with_its_key_is_one_edit(caller: Client) -> None:
+    def send(prompt: str = "a red circle") -> Any:
+        key = {"Idempotency-Key": "the-answer-was-lost"}
+        body = sent(n=2, prompt=prompt)
+        return caller.post(URL, body, content_type="application/json", headers=key)
+
+    first = send()
+    assert "Idempotency-Replayed" not in first
+    make_edit(Edit.objects.get().pk)
+    again = send()
+    assert (again.status_code, again["Idempotency-Replayed"]) == (200, "true")
+    assert (again.json()["id"], again.json()["state"]) == (first.json()["id"], "succeeded")
+    assert send("another").status_code == 422
+    assert Edit.objects.count() == 1
+
+
 def test_the_same_seed_draws_the_same(caller: Client) -> None:
     for _ in range(2):
         order(caller, n=2, seed=11)
