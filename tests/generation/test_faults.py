@@ -55,7 +55,7 @@ def full_disk() -> Iterator[None]:
 @pytest.fixture
 def away() -> Iterator[None]:
     """A broker that does not answer."""
-    before = app.conf.broker_write_url
+    before = app.conf["broker_write_url"]  # as set: the attribute stands in with `broker_url`
     # Before `broker_url` Celery asks the environment, where tests.servers names a real one.
     app.conf.broker_write_url = "redis://127.0.0.1:1"
     forget_broker_connections(app)
