@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 from django.utils.text import get_text_list
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from annotation import quality, queue, turns
+from annotation import prepared, quality, queue, turns
 from annotation.errors import Refused
 from annotation.models import Assignment, Campaign, Flag, Judgment, Seat
 from annotation.one_commit import part
@@ -27,6 +27,7 @@ Outcome = Judgment.Outcome
 State = Assignment.State
 Kind = Assignment.Kind
 DAY_SECONDS = 24 * 3600.0
+ENDED = ["state", "submission", "seconds_spent", "submitted_at", "comment"]
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,9 @@ def record(
         for slug, answer in answers.items():
             _check(slug, answer, turn)
         _require_complete(turn, answers)
-        made = _store(turn, answers)
-        finish(turn, submission=submission, seconds_spent=seconds_spent, comment=comment)
+        made = _judged(turn, answers)
+        end(turn, submission=submission, seconds_spent=seconds_spent, comment=comment)
+        _store(turn.assignment, made)
         if turn.assignment.kind == Kind.GOLD:
             quality.after_gold(assignment=turn.assignment)
     return made
@@ -79,6 +81,14 @@ def finish(
     turn: Turn, *, submission: UUID | None, seconds_spent: float | None, comment: str = ""
 ) -> None:
     """Mark the turn as submitted; as late where its slot was taken away or has gone."""
+    end(turn, submission=submission, seconds_spent=seconds_spent, comment=comment)
+    turn.assignment.save(update_fields=ENDED)
+
+
+def end(
+    turn: Turn, *, submission: UUID | None, seconds_spent: float | None, comment: str = ""
+) -> None:
+    """What `finish` says of the turn, for others to save: the fields ENDED."""
     row = turn.assignment
     given_back = row.state in {State.EXPIRED, State.LATE}
     taken = (
@@ -91,7 +101,6 @@ def finish(
     row.seconds_spent = _seconds(seconds_spent)
     row.submitted_at = timezone.now()
     row.comment = comment
-    row.save(update_fields=["state", "submission", "seconds_spent", "submitted_at", "comment"])
 
 
 def _is_paused(row: Assignment, campaign: Campaign) -> bool:
@@ -363,11 +372,12 @@ def _require_complete(turn: Turn, answers: Mapping[str, Answer]) -> None:
         raise Refused(_("No dimension has an answer. Answer one, or skip the set."))
 
 
-def _store(turn: Turn, answers: Mapping[str, Answer]) -> list[Judgment]:
+def _judged(turn: Turn, answers: Mapping[str, Answer]) -> list[Judgment]:
+    """The answers as rows to be stored; the turn's earlier ones stand no more."""
     if turn.revisions:
         turn.assignment.judgments.filter(current=True).update(current=False)
     keys = {shown.index: shown.pk for shown in turn.shown}
-    return Judgment.objects.bulk_create(
+    return [
         Judgment(
             assignment=turn.assignment,
             set_id=turn.assignment.set_id,
@@ -380,7 +390,53 @@ def _store(turn: Turn, answers: Mapping[str, Answer]) -> list[Judgment]:
         )
         for asked in turn.asked
         if (answer := answers.get(asked.slug)) is not None
-    )
+    ]
+
+
+# One statement in place of `bulk_create` and `save`: building those took three times as long.
+_STORE = """
+WITH ended AS (
+  UPDATE annotation_assignment
+  SET state = %(state)s, submission = %(submission)s::uuid, seconds_spent = %(seconds)s::float8,
+      submitted_at = %(now)s::timestamptz, comment = %(comment)s
+  WHERE id = %(turn)s::bigint
+)
+INSERT INTO annotation_judgment
+  (assignment_id, set_id, dimension_id, wording_id, outcome, best_id, worst_id, revision, current,
+   created_at)
+SELECT %(turn)s::bigint, %(set)s::bigint, said.*, true, %(now)s::timestamptz
+FROM unnest(
+  %(dimensions)s::bigint[], %(wordings)s::bigint[], %(outcomes)s::text[],
+  %(bests)s::bigint[], %(worsts)s::bigint[], %(revisions)s::int[]
+) said
+RETURNING id
+"""
+
+
+def _store(turn: Assignment, made: list[Judgment]) -> None:
+    """Save the judgments, and the turn as `end` left it."""
+    now = turn.submitted_at
+    assert now is not None  # as `end` left it
+    values = {
+        "state": turn.state,
+        "submission": turn.submission,
+        "seconds": turn.seconds_spent,
+        "now": now,
+        "comment": turn.comment,
+        "turn": turn.pk,
+        "set": turn.set_id,
+        "dimensions": prepared.array(row.dimension_id for row in made),
+        "wordings": prepared.array(row.wording_id for row in made),
+        "outcomes": prepared.array(row.outcome for row in made),
+        "bests": prepared.array(row.best_id for row in made),
+        "worsts": prepared.array(row.worst_id for row in made),
+        "revisions": prepared.array(row.revision for row in made),
+    }
+    with connection.cursor() as cursor:
+        prepared.execute(cursor, _STORE, values)
+        for row, (pk,) in zip(made, cursor.fetchall(), strict=True):
+            row.pk, row.created_at = pk, now
+            row._state.adding, row._state.db = False, connection.alias
 
 
 def _same_again(turn: Turn, answers: Mapping[str, Answer]) -> list[Judgment]:

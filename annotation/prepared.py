@@ -7,7 +7,7 @@ prepares each when it first needs it; the pool keeps connections, and with them 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any, TypeVar
@@ -30,6 +30,14 @@ def execute(cursor: CursorWrapper, statement: str, values: Mapping[str, Any]) ->
         cursor.execute(prepare)
         names.add(name)
     cursor.execute(call, values)
+
+
+def array(values: Iterable[int | str | None]) -> str:
+    """Numbers, or words of our own without quotes, commas and braces, as PostgreSQL writes them.
+
+    psycopg looks at each element to find out how it is written.
+    """
+    return "{" + ",".join("NULL" if one is None else str(one) for one in values) + "}"
 
 
 def get(model: type[Row], condition: str, values: Mapping[str, Any]) -> Row | None:

@@ -76,7 +76,12 @@ _PARTS: list[tuple[str, type[models.Model]]] = [
     ("image", Image),
     ("mask", Image),
 ]
-_LEFT_OUT = {"scene", "tags", "attribution", "licence"}  # large, and of no use here
+# Large, or of no use here; whoever asks for one has it read then.
+_LEFT_OUT = {
+    *("scene", "tags", "attribution", "licence", "error", "uid", "external_id"),
+    *("format", "byte_size", "storage_key", "plan_id", "run_id"),
+    *("created_at", "created_by_id", "completed_at"),
+}
 # What is asked: as `campaigns.criteria_for`, with the newest wording.
 _QUERY = """
 SELECT {columns},
@@ -129,9 +134,9 @@ def load(pk: int, *, lock: bool = False) -> Turn:
         raise Assignment.DoesNotExist(f"There is no turn {pk}.")
     values = iter(row)
     parts: dict[str, Any] = {}
-    for name, model, columns in fields:
+    for name, model, columns, names in fields:
         read = [_read(column, next(values)) for column in columns]
-        parts[name] = model.from_db("default", [column.attname for column in columns], read)
+        parts[name] = model.from_db("default", names, read)
     assignment, item, source = parts["a"], parts["i"], parts["source"]
     assignment.item, assignment.set, item.campaign = item, parts["s"], parts["c"]
     item.set, parts["s"].source, source.task = parts["s"], source, parts["t"]
@@ -178,10 +183,12 @@ def _read(column: Any, value: Any) -> Any:
 
 
 @cache
-def _statement() -> tuple[str, list[tuple[str, type[models.Model], list[Any]]]]:
-    fields = [
-        (name, model, [f for f in model._meta.concrete_fields if f.name not in _LEFT_OUT])
-        for name, model in _PARTS
-    ]
-    quoted = (f'{name}."{f.column}"' for name, _model, columns in fields for f in columns)
+def _statement() -> tuple[str, list[tuple[str, type[models.Model], list[Any], Any]]]:
+    """The statement, and for each part its model, its columns, and their attributes' names."""
+    fields = []
+    for name, model in _PARTS:
+        columns = [f for f in model._meta.concrete_fields if f.attname not in _LEFT_OUT]
+        # A set: Django looks each of the model's fields up in it, for every row.
+        fields.append((name, model, columns, frozenset(f.attname for f in columns)))
+    quoted = (f'{name}."{f.column}"' for name, _model, columns, _names in fields for f in columns)
     return _QUERY.format(columns=", ".join(quoted)), fields

@@ -3,10 +3,8 @@ what was said in the background, so that nobody waits for the network."""
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import lru_cache, wraps
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -16,15 +14,12 @@ from django.db import DatabaseError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.template.loader import render_to_string
-from django.urls import reverse
-from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import cache_control, never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from annotation import (
     counts,
-    guides,
     judgments,
     outlines,
     practice,
@@ -32,50 +27,30 @@ from annotation import (
     quality,
     queue,
     ratings,
+    set_page,
     turns,
 )
-from annotation.addresses import address
 from annotation.answers import (
-    SKIP_REASONS,
-    posted_answers,
     read_answers,
     read_scores,
     read_seconds,
     read_submission,
-    show_answers,
-    show_scores,
 )
 from annotation.campaigns import draw_order, for_annotator
 from annotation.empty import why_empty
 from annotation.errors import Refused
 from annotation.models import Assignment, Campaign, Item
 from annotation.one_commit import one_commit
-from annotation.turns import Asked, Turn
+from annotation.turns import Turn
 from annotation.words import words
 from generation import images, pictures
 from generation.access import may_anywhere, require, user_of
 from generation.models import Role
 
 State = Assignment.State
-FINISHED = {State.SUBMITTED, State.LATE}
-Purpose = Campaign.Purpose
 STATUS = {"invalid": 422, "stale": 409, "foreign": 403, "closed": 409}
 AHEAD = 25  # sets that a browser keeps ready, so that it can work through a lost connection
 PER_PAGE = 50
-# Named in the page's head, so that the browser fetches all of them at once.
-MODULES = [
-    f"annotation/label/{name}.js"
-    for name in ("answers", "compare", "net", "outbox", "store", "viewer", "words")
-]
-
-
-@dataclass(frozen=True)
-class Question:
-    """A dimension on the page; `best` and `worst` are what its fields hold."""
-
-    asked: Asked
-    best: str
-    worst: str
 
 
 def says_no(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
@@ -134,7 +109,7 @@ def turn(request: HttpRequest, assignment_id: int) -> HttpResponseBase:
         return _notice(request, campaign, _over(row))
     if campaign.state != Campaign.State.OPEN:
         return HttpResponse(_empty(request, campaign, "base.html"))
-    return HttpResponse(_page(request, mine, "base.html"))
+    return HttpResponse(set_page.page(request, mine))
 
 
 def _submit(request: HttpRequest, assignment_id: int) -> HttpResponseBase:
@@ -145,7 +120,7 @@ def _submit(request: HttpRequest, assignment_id: int) -> HttpResponseBase:
     except Refused as error:
         if _wants_json(request) or error.code == "foreign":
             raise
-        page = _page(request, turns.load(assignment_id), "base.html", error=error)
+        page = set_page.page(request, turns.load(assignment_id), error=error)
         return HttpResponse(page, status=STATUS[error.code])
     if done.kind == Assignment.Kind.PRACTICE:
         return redirect("annotation:feedback", done.pk)
@@ -218,7 +193,7 @@ def undo(request: HttpRequest, campaign_id: int) -> HttpResponseBase:
         return _notice(request, campaign, error)
     if not _wants_json(request):
         return redirect("annotation:turn", reopened.pk)
-    page = _page(request, turns.load(reopened.pk), "annotation/fragment.html")
+    page = set_page.page(request, turns.load(reopened.pk), base=set_page.FRAGMENT)
     return JsonResponse({"sets": [{"turn": reopened.pk, "html": page}], "empty": None})
 
 
@@ -303,7 +278,7 @@ def _more(request: HttpRequest, campaign: Campaign, held: list[int] | None = Non
     have = {int(pk) for pk in request.POST.getlist("have") if pk.isdecimal()}
     held = _claim(request, campaign) if held is None else held
     sets = [
-        {"turn": pk, "html": _page(request, turns.load(pk), "annotation/fragment.html")}
+        {"turn": pk, "html": set_page.page(request, turns.load(pk), base=set_page.FRAGMENT)}
         for pk in held
         if pk not in have
     ]
@@ -322,135 +297,6 @@ def _wanted(request: HttpRequest, campaign: Campaign) -> int:
     return min(AHEAD, fair, int(asked) if asked.isdecimal() else AHEAD)
 
 
-def _page(
-    request: HttpRequest,
-    mine: Turn,
-    base: str,
-    *,
-    error: Refused | None = None,
-    preview: bool = False,
-) -> str:
-    user, row, campaign = user_of(request), mine.assignment, mine.campaign
-    source = row.set.source
-    share = counts.recent_share(campaign)
-    # A repeated form keeps its id, so that sending it twice is noticed; a new one gets a new id.
-    submission = read_submission(request.POST) if error and error.code != "stale" else None
-    rating = campaign.purpose == Purpose.RATING
-    rows = 1 if len(mine.shown) < 5 else 2
-    # Where a picture is made from the prompt alone there is no source to show.
-    frames = len(mine.shown) + source.task.needs_source
-    if error:
-        held, usable = posted_answers(request.POST), request.POST.get("usable", "")
-    elif not mine.revisions:
-        held, usable = {}, ""
-    elif rating:
-        scores = ratings.last_scores(row)
-        held = show_scores(scores)
-        usable = "" if scores.usable is None else ("yes" if scores.usable else "no")
-    else:
-        held, usable = show_answers(judgments.last_answers(row), row.order), ""
-    context = {
-        "base": base,
-        "turn": row,
-        "campaign": campaign,
-        "task": source.task,
-        "source": source,
-        "prompt": "" if source.task.fixed_prompt else source.prompt,
-        "pictures": [
-            (one, address("generation:image", one.sha256), _name(place, get_language()))
-            for place, one in enumerate(mine.shown, start=1)
-        ],
-        "links": _links(mine),
-        "form": _form(
-            tuple(_questions(mine.asked, held)),
-            rating=rating,
-            usable=usable,
-            shown=len(mine.shown),
-            language=get_language(),
-        ),
-        "help": _help(
-            tuple(mine.asked),
-            guide=reverse("annotation:guide", args=[campaign.pk]) + f"?task={source.task.slug}",
-            guideline=campaign.guideline,
-            purpose=campaign.purpose,
-            shown=len(mine.shown),
-            language=get_language(),
-        ),
-        "asked": mine.asked,
-        "submission": submission or uuid.uuid4(),
-        "correction": row.state in FINISHED or (error is not None and error.code == "stale"),
-        "view_buttons": _still("annotation/_view_buttons.html", get_language()),
-        "skip_fields": _still("annotation/_skip_fields.html", get_language()),
-        "flag_fields": _still("annotation/_flag_fields.html", get_language()),
-        "error": error,
-        "preview": preview,
-        "today": counts.submitted_today(user, campaign) if base == "base.html" else "",
-        "done": share.done,
-        "wanted": share.wanted,
-        "words": words() if base == "base.html" else None,
-        "modules": MODULES,
-        "columns": frames if rows == 1 else (frames + 1) // 2,
-        "rows": rows,
-    }
-    return render_to_string("annotation/label.html", context, request)
-
-
-def _links(mine: Turn) -> dict[str, str]:
-    row, source = mine.assignment, mine.assignment.set.source
-    links = {name: address(f"annotation:{name}", row.pk) for name in ("turn", "skip", "flag")}
-    for name in ("ahead", "undo", "next"):
-        links[name] = address(f"annotation:{name}", mine.campaign.pk)
-    for name in ("outline", "shade"):
-        links[name] = address(f"annotation:{name}", source.mask.sha256)
-    links["source"] = address("generation:image", source.image.sha256)
-    links["mask"] = address("generation:image", source.mask.sha256)
-    links["history"] = address("annotation:history")
-    return links
-
-
-# These are the largest parts of the page and the same for set after set. All that they depend on is
-# an argument.
-
-
-@lru_cache(maxsize=32)
-def _still(template: str, language: str) -> str:
-    """A part of the page that depends on the language alone."""
-    return render_to_string(template, {"reasons": [str(reason) for reason in SKIP_REASONS]})
-
-
-@lru_cache(maxsize=64)
-def _name(place: int, language: str) -> str:
-    return _("Candidate %(place)s") % {"place": place}
-
-
-@lru_cache(maxsize=512)
-def _form(
-    questions: tuple[Question, ...], *, rating: bool, usable: str, shown: int, language: str
-) -> str:
-    context = {
-        "questions": questions,
-        "usable": usable,
-        "shown": shown,
-        "places": [str(place) for place in range(1, shown + 1)],
-        "scores": [str(score) for score in ratings.SCORES],
-    }
-    template = "annotation/_rating.html" if rating else "annotation/_choices.html"
-    return render_to_string(template, context)
-
-
-@lru_cache(maxsize=128)
-def _help(
-    asked: tuple[Asked, ...], *, guide: str, guideline: str, purpose: str, shown: int, language: str
-) -> str:
-    context: dict[str, Any] = {"asked": asked, "guide": guide, "purpose": purpose, "shown": shown}
-    context["guideline"] = guides.render(guideline)
-    return render_to_string("annotation/_help.html", context)
-
-
-def _questions(asked: list[Asked], held: Mapping[str, tuple[str, str]]) -> list[Question]:
-    return [Question(one, *held.get(one.slug, ("", ""))) for one in asked]
-
-
 def _progress(user: User, campaign: Campaign) -> tuple[int, int, int]:
     share = counts.recent_share(campaign)
     return counts.submitted_today(user, campaign), share.done, share.wanted
@@ -467,7 +313,7 @@ def _empty(request: HttpRequest, campaign: Campaign, base: str) -> str:
         "done": done,
         "wanted": wanted,
         "words": words() if base == "base.html" else None,
-        "modules": MODULES,
+        "modules": set_page.MODULES,
         "others": for_annotator(user).exclude(pk=campaign.pk)[:8],
     }
     return render_to_string("annotation/empty.html", context, request)
@@ -481,5 +327,5 @@ def _notice(request: HttpRequest, campaign: Campaign, error: Refused) -> HttpRes
 def preview_page(request: HttpRequest, campaign: Campaign, item: Item) -> HttpResponse:
     """The labelling page of an item as an annotator sees it; nothing is stored, now or later."""
     return HttpResponse(
-        _page(request, turns.preview(campaign, item, draw_order(item)), "base.html", preview=True)
+        set_page.page(request, turns.preview(campaign, item, draw_order(item)), preview=True)
     )
