@@ -34,6 +34,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The run's own number is part of its databases' names, so that several runs can share one server.
 # Workers of pytest-xdist inherit it.
 RUN = os.environ.setdefault("ONELOOP_TEST_RUN", str(os.getpid()))
+# Of a broker that is named each process has its own number, or vhost, for all that it does. Celery
+# asks the environment before its settings.
+if not settings.BROKER_IS_EMBEDDED:
+    NUMBER = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    settings.CELERY_BROKER_URL = f"{settings.CELERY_BROKER_URL.rpartition('/')[0]}/{NUMBER}"
+    os.environ["CELERY_BROKER_URL"] = settings.CELERY_BROKER_URL
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -138,15 +144,11 @@ def bucket(object_store_url: str, data_dir: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def broker_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real Valkey server on a unix socket, for the whole run, or what CELERY_BROKER_URL names.
-
-    Of a named one each process of pytest-xdist has its own number, or vhost.
-    """
+    """A real Valkey server on a unix socket, for the whole run, or what CELERY_BROKER_URL names."""
     from config.runtime.valkey import Valkey
 
     if not settings.BROKER_IS_EMBEDDED:
-        number = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
-        yield f"{settings.CELERY_BROKER_URL.rpartition('/')[0]}/{number}"
+        yield settings.CELERY_BROKER_URL
         return
     server = Valkey(tmp_path_factory.mktemp("broker"), durable=False)
     process = subprocess.Popen(server.prepare(), stdout=subprocess.DEVNULL)

@@ -14,7 +14,7 @@ from django.utils import timezone
 from annotation import datasets, feedback
 from annotation.feedback import FeedbackError
 from annotation.models import Feedback, Judgment
-from generation import tokens
+from generation import shared, tokens
 from generation.models import Candidate, CandidateSet, Role, Split
 from modeling import round_steps, snapshots
 from modeling.feedback_report import median, report
@@ -198,10 +198,11 @@ def test_a_snapshot_takes_it_only_when_asked_and_says_so(data_dir: Path) -> None
     asked = snapshots.take(judgments, feedback_weight=0.25)
     assert plain.content_hash != asked.content_hash
     assert snapshots.take(judgments) == plain
-    assert "feedback" not in datasets.read_card(plain.directory)
-    assert not (Path(plain.directory) / "feedback.parquet").exists()
+    without, within = shared.local(plain.directory), shared.local(asked.directory)
+    assert "feedback" not in datasets.read_card(without)
+    assert not (Path(without) / "feedback.parquet").exists()
 
-    card = datasets.verify(asked.directory)
+    card = datasets.verify(within)
     assert card["feedback"] == {
         "weight": 0.25,
         "events": 4,
@@ -209,20 +210,15 @@ def test_a_snapshot_takes_it_only_when_asked_and_says_so(data_dir: Path) -> None
         "dimension": "overall",
     }
     assert asked.counts["feedback"] == 3
-    assert "nobody was asked for" in (Path(asked.directory) / "README.md").read_text()
-    assert json.loads((Path(asked.directory) / "card.json").read_text())["taxonomy"]["tasks"][
-        task.slug
-    ]
-    assert (
-        card["counts"]["preferences"]
-        == datasets.read_card(plain.directory)["counts"]["preferences"]
-    )
-    learnt = pairs_of(Snapshot(asked.directory), "train")
+    assert "nobody was asked for" in (Path(within) / "README.md").read_text()
+    assert json.loads((Path(within) / "card.json").read_text())["taxonomy"]["tasks"][task.slug]
+    assert card["counts"]["preferences"] == datasets.read_card(without)["counts"]["preferences"]
+    learnt = pairs_of(Snapshot(within), "train")
     overall = [q for pair in learnt for q in pair.questions if q.dimension == "overall"]
     assert sorted(question.weight for question in overall) == [0.125, 0.125, 0.25]
     assert not any(
         question.dimension == "overall"
-        for pair in pairs_of(Snapshot(asked.directory), "holdout")
+        for pair in pairs_of(Snapshot(within), "holdout")
         for question in pair.questions
     )
 

@@ -11,6 +11,7 @@ from annotation.campaigns import for_annotator
 from annotation.errors import Refused
 from annotation.models import Campaign, Criterion, Dimension, Judgment
 from config.home import numbers
+from generation import shared
 from generation.models import Candidate, CandidateSet, Project, Role, Source, Task
 from modeling import governance_wordings, leaderboard, snapshots
 from modeling.leaderboard import Scope
@@ -69,9 +70,10 @@ def test_a_reward_model_learns_from_it_only_at_a_weight(task: Task, dimension: D
     taken = snapshots.take(everything, imported_weight=0.25)
     assert set(taken.judgments.all()) == {here, there}
     assert snapshots.left_out(everything) == 2
-    weights = {row["source"]: row["weight"] for row in Snapshot(taken.directory).rows}
+    directory = shared.local(taken.directory)
+    weights = {row["source"]: row["weight"] for row in Snapshot(directory).rows}
     assert weights == {here.set.source.image.sha256: 1.0, there.set.source.image.sha256: 0.25}
-    assert datasets.verify(taken.directory)["counts"]["judgments"] == 2
+    assert datasets.verify(directory)["counts"]["judgments"] == 2
     imported(here)
     with pytest.raises(SnapshotError, match="no label to learn from"):
         snapshots.take(everything)

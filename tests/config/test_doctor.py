@@ -127,6 +127,7 @@ def test_it_explains_when_everything_is_down(tmp_path: Path) -> None:
             "CELERY_BROKER_URL": "redis://:hidden-password@127.0.0.1:1/0",
             "ONELOOP_DATA": str(tmp_path),
             "MEDIA_ROOT": "/dev/null/media",
+            "S3_BUCKET": "",
         },
         capture_output=True,
         text=True,
@@ -233,6 +234,7 @@ def test_staff_should_have_second_factors(settings: Any) -> None:
     assert only(people.second_factors()).state == State.OK
 
 
+@pytest.mark.folder
 def test_it_writes_to_the_store(settings: Any, data_dir: Path) -> None:
     assert only(store.media_store()).state == State.OK
     assert list((data_dir / "media" / "doctor").iterdir()) == []

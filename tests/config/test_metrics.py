@@ -180,6 +180,7 @@ def test_turns_that_ran_out_are_counted(client: Client, settings: Any) -> None:
     assert scrape(client)[key] == 2
 
 
+@pytest.mark.folder
 @pytest.mark.django_db
 def test_what_does_not_answer_is_down(client: Client, settings: Any, tmp_path: Path) -> None:
     settings.METRICS_TOKEN = TOKEN
