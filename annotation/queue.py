@@ -51,22 +51,23 @@ def claim(*, user: User, campaign: Campaign) -> Assignment | None:
     return _turn(held[0]) if held else None
 
 
-def claim_ahead(*, user: User, campaign: Campaign, wanted: int) -> list[int]:
+def claim_ahead(*, user: User, campaign: Campaign, wanted: int, spare: int = 0) -> list[int]:
     """Ids of the person's unfinished turns, oldest first, filled up to `wanted`.
 
-    All hold for at least 95 % of the campaign's lease from now on.
+    As long as no more than `spare` are missing none is added: several at once cost little more than
+    one. All hold for at least 95 % of the campaign's lease from now on.
     """
     for _attempt in range(ATTEMPTS - 1):
         try:
-            return _claim_ahead(user, campaign, wanted)
+            return _claim_ahead(user, campaign, wanted, spare)
         except OperationalError as error:
             # Whom the database chose to break a deadlock has changed nothing and asks again.
             if connection.in_atomic_block or not isinstance(error.__cause__, DeadlockDetected):
                 raise
-    return _claim_ahead(user, campaign, wanted)
+    return _claim_ahead(user, campaign, wanted, spare)
 
 
-def _claim_ahead(user: User, campaign: Campaign, wanted: int) -> list[int]:
+def _claim_ahead(user: User, campaign: Campaign, wanted: int, spare: int) -> list[int]:
     for patience in ("no wait", "wait"):
         with part():
             place = _lock_place(user, campaign)
@@ -74,14 +75,15 @@ def _claim_ahead(user: User, campaign: Campaign, wanted: int) -> list[int]:
                 return []
             held = list(place.held)
             missing = min(wanted - len(held), place.left_today - len(held))
+            if held and missing <= spare:
+                _renew(place)
+                break
             if missing > 0 and patience == "wait":
                 expire_leases(campaign)
                 held += _revive(place, missing)
                 missing = min(wanted, place.left_today) - len(held)
             if missing > 0:
                 held += _add_turns(place, missing, wait=patience == "wait")
-            elif held:
-                _renew(place, held)
         if held:
             break
     return held
@@ -98,6 +100,7 @@ class _Place:
     seat: Seat
     campaign: Campaign
     held: list[int]  # open turns, oldest first
+    until: datetime | None  # when the first of their leases ends
     today: int  # turns finished today
     ahead: int  # how much oftener pairs were shown straight than turned, of late
 
@@ -132,25 +135,26 @@ def must_practise(campaign: Campaign, seat: Seat | None) -> bool:
 
 # Written out for the same reason as the statement in `turns`. What admits a person is the same as
 # in `campaigns.admitting`; a test holds the two against each other.
+# As a join, this condition would have PostgreSQL read all items of the campaign now and then.
+_HERE = """(
+      SELECT i.campaign_id FROM annotation_item i WHERE i.id = a.item_id
+    ) = seat.campaign_id"""
 _PLACE = """
 SELECT {seat}, {campaign},
-  (SELECT coalesce(array_agg(a.id ORDER BY a.id), '{{}}')
-   FROM annotation_assignment a JOIN annotation_item i ON i.id = a.item_id
-   WHERE a.annotator_id = seat.user_id AND a.state = 'open' AND i.campaign_id = seat.campaign_id
-     AND a.kind NOT IN ('practice', 'review')),
+  held.pks, held.until,
   CASE WHEN c.daily_limit IS NULL THEN 0 ELSE (
-    SELECT count(*) FROM annotation_assignment a JOIN annotation_item i ON i.id = a.item_id
+    SELECT count(*) FROM annotation_assignment a
     WHERE a.annotator_id = seat.user_id AND a.submitted_at >= %(midnight)s
-      AND i.campaign_id = seat.campaign_id AND a.kind NOT IN ('practice', 'review')
+      AND {here} AND a.kind NOT IN ('practice', 'review')
       AND a.state IN ('submitted', 'skipped', 'late')
   ) END,
   CASE WHEN c.purpose <> 'comparison' THEN 0 ELSE (
     SELECT coalesce(sum(CASE WHEN left_one < right_one THEN 1 ELSE -1 END), 0)
     FROM (
       SELECT a."order"->0 AS left_one, a."order"->1 AS right_one
-      FROM annotation_assignment a JOIN annotation_item i ON i.id = a.item_id
+      FROM annotation_assignment a
       WHERE a.annotator_id = seat.user_id AND a.kind = 'work' AND a.state <> 'expired'
-        AND i.campaign_id = seat.campaign_id
+        AND {here}
       ORDER BY a.submitted_at DESC LIMIT {balanced}
     ) recent
   ) END,
@@ -168,6 +172,12 @@ SELECT {seat}, {campaign},
             OR EXISTS (SELECT 1 FROM annotation_campaign_groups x WHERE x.campaign_id = c.id))
   )
 FROM annotation_seat seat JOIN annotation_campaign c ON c.id = seat.campaign_id
+CROSS JOIN LATERAL (
+  SELECT coalesce(array_agg(a.id ORDER BY a.id), '{{}}') AS pks, min(a.lease_until) AS until
+  FROM annotation_assignment a
+  WHERE a.annotator_id = seat.user_id AND a.state = 'open' AND {here}
+    AND a.kind NOT IN ('practice', 'review')
+) held
 WHERE seat.campaign_id = %(campaign)s AND seat.user_id = %(user)s
 FOR NO KEY UPDATE OF seat
 """
@@ -190,8 +200,8 @@ def _read_place(user: User, campaign: Campaign) -> tuple[_Place, bool] | None:
     at, end = len(columns[Seat]), len(columns[Seat]) + len(columns[Campaign])
     seat = Seat.from_db("default", [f.attname for f in columns[Seat]], row[:at])
     found = Campaign.from_db("default", [f.attname for f in columns[Campaign]], row[at:end])
-    held, today, ahead, admitted = row[end:]
-    return _Place(seat, found, list(held), today, ahead), admitted
+    held, until, today, ahead, admitted = row[end:]
+    return _Place(seat, found, list(held), until, today, ahead), admitted
 
 
 @cache
@@ -203,6 +213,7 @@ def _place_statement() -> tuple[str, dict[Any, list[Any]]]:
         seat=", ".join(f'seat."{field.column}"' for field in columns[Seat]),
         campaign=", ".join(f'c."{field.column}"' for field in columns[Campaign]),
         balanced=BALANCED,
+        here=_HERE,
     )
     return query, columns
 
@@ -340,10 +351,12 @@ def _revive(place: _Place, wanted: int) -> list[int]:
     return [turn.pk for turn in expired if reopen(turn, place.campaign)]
 
 
-def _renew(place: _Place, held: list[int]) -> None:
+def _renew(place: _Place) -> None:
     now = timezone.now()
-    due = Assignment.objects.filter(pk__in=held, lease_until__lt=_renewed_before(place, now))
-    due.update(lease_until=_until(place, now))
+    due = _renewed_before(place, now)
+    if place.until is not None and place.until < due:
+        old = Assignment.objects.filter(pk__in=place.held, lease_until__lt=due)
+        old.update(lease_until=_until(place, now))
 
 
 def _until(place: _Place, now: datetime) -> datetime:

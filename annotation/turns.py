@@ -7,6 +7,7 @@ to run, and it stands in the path that every annotator walks hundreds of times a
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -117,8 +118,8 @@ JOIN generation_source source ON source.id = s.source_id
 JOIN generation_task t ON t.id = source.task_id
 JOIN generation_image image ON image.id = source.image_id
 JOIN generation_image mask ON mask.id = source.mask_id
-WHERE a.id = %(pk)s
-"""
+WHERE """
+LOCK = " FOR NO KEY UPDATE OF a"
 
 
 def load(pk: int, *, lock: bool = False) -> Turn:
@@ -126,16 +127,33 @@ def load(pk: int, *, lock: bool = False) -> Turn:
 
     Raises Assignment.DoesNotExist.
     """
+    found = _read_all("a.id = %(pk)s" + (LOCK if lock else ""), {"pk": pk})
+    if not found:
+        raise Assignment.DoesNotExist(f"There is no turn {pk}.")
+    return found[0]
+
+
+def load_all(pks: Sequence[int]) -> list[Turn]:
+    """The turns of these numbers, in this order, in one query; those that are gone are left out."""
+    if not pks:
+        return []
+    values = {"pks": prepared.array(pks)}
+    found = {one.assignment.pk: one for one in _read_all("a.id = ANY(%(pks)s::bigint[])", values)}
+    return [found[pk] for pk in pks if pk in found]
+
+
+def _read_all(condition: str, values: dict[str, Any]) -> list[Turn]:
     query, fields = _statement()
     with connection.cursor() as cursor:
-        prepared.execute(cursor, query + ("FOR NO KEY UPDATE OF a" if lock else ""), {"pk": pk})
-        row = cursor.fetchone()
-    if row is None:
-        raise Assignment.DoesNotExist(f"There is no turn {pk}.")
+        prepared.execute(cursor, query + condition, values)
+        return [_read(fields, row) for row in cursor.fetchall()]
+
+
+def _read(fields: _Fields, row: Sequence[Any]) -> Turn:
     values = iter(row)
     parts: dict[str, Any] = {}
     for name, model, columns, names in fields:
-        read = [_read(column, next(values)) for column in columns]
+        read = [_value(column, next(values)) for column in columns]
         parts[name] = model.from_db("default", names, read)
     assignment, item, source = parts["a"], parts["i"], parts["source"]
     assignment.item, assignment.set, item.campaign = item, parts["s"], parts["c"]
@@ -178,12 +196,15 @@ def preview(campaign: Campaign, item: Item, order: list[int]) -> Turn:
     return Turn(row, asked, shown, {})
 
 
-def _read(column: Any, value: Any) -> Any:
+def _value(column: Any, value: Any) -> Any:
     return json.loads(value) if isinstance(column, models.JSONField) and value else value
 
 
+_Fields = list[tuple[str, type[models.Model], list[Any], frozenset[str]]]
+
+
 @cache
-def _statement() -> tuple[str, list[tuple[str, type[models.Model], list[Any], Any]]]:
+def _statement() -> tuple[str, _Fields]:
     """The statement, and for each part its model, its columns, and their attributes' names."""
     fields = []
     for name, model in _PARTS:

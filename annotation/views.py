@@ -49,7 +49,9 @@ from generation.models import Role
 
 State = Assignment.State
 STATUS = {"invalid": 422, "stale": 409, "foreign": 403, "closed": 409}
-AHEAD = 25  # sets that a browser keeps ready, so that it can work through a lost connection
+# Sets that a browser keeps ready, so that it can work through a lost connection, and the part of
+# them that may be missing before new ones are sent.
+AHEAD, SPARED = 30, 15
 PER_PAGE = 50
 
 
@@ -271,16 +273,17 @@ def _go_on(
 
 def _claim(request: HttpRequest, campaign: Campaign) -> list[int]:
     wanted = _wanted(request, campaign)
-    return queue.claim_ahead(user=user_of(request), campaign=campaign, wanted=wanted)
+    spare = wanted // SPARED
+    return queue.claim_ahead(user=user_of(request), campaign=campaign, wanted=wanted, spare=spare)
 
 
 def _more(request: HttpRequest, campaign: Campaign, held: list[int] | None = None) -> JsonResponse:
     have = {int(pk) for pk in request.POST.getlist("have") if pk.isdecimal()}
     held = _claim(request, campaign) if held is None else held
+    missing = [pk for pk in held if pk not in have]
     sets = [
-        {"turn": pk, "html": set_page.page(request, turns.load(pk), base=set_page.FRAGMENT)}
-        for pk in held
-        if pk not in have
+        {"turn": one.assignment.pk, "html": set_page.page(request, one, base=set_page.FRAGMENT)}
+        for one in turns.load_all(missing)
     ]
     empty = None
     if not held:

@@ -2,7 +2,7 @@
 
 Standard library only. Reads its orders as JSON from standard input, says when all clients are ready
 to go, and writes the times it measured. Like the page's script, each client keeps some sets ready,
-submits the oldest and gets one more with the same answer.
+submits the oldest and gets new ones with the same answer, several every few submissions.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ class Client(threading.Thread):
         response = self.server.getresponse()
         body = response.read()
         got = [turn.decode() for turn in TURN.findall(body)]
-        if response.status != 200 or not got:
-            raise RuntimeError(f"{path} answered {response.status}: {body[:300]!r}")
         self.turns += got
+        if response.status != 200 or not self.turns:
+            raise RuntimeError(f"{path} answered {response.status}: {body[:300]!r}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from annotation import contents, counts, prepared, queue
+from annotation import contents, counts, prepared, queue, views
 from annotation.models import Assignment, Item, Seat
 from tests.annotation.factories import claim, make_campaign, make_judged_task, slugs, submit
 from tests.factories import make_set, make_source, make_user
@@ -51,6 +51,61 @@ def test_it_takes_few_statements(client: Client, purpose: str) -> None:
     assert Assignment.objects.filter(state="submitted").count() == 4
     # The first ones let the connection plan its statements and count the campaign.
     assert counts[-1] <= STATEMENTS, captured.captured_queries
+
+
+class TestToppingUp:
+    """Of six sets two may be missing before new ones come."""
+
+    @pytest.fixture
+    def turns(self, client: Client, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        cache.clear()
+        monkeypatch.setattr(views, "SPARED", 3)
+        client.force_login(make_user())
+        campaign = make_campaign(sets=16)
+        first = client.post(f"/label/campaign/{campaign.pk}/ahead/", {"ahead": "6"}, headers=JSON)
+        return [one["turn"] for one in first.json()["sets"]]
+
+    def send(self, client: Client, turn: int, have: list[int]) -> tuple[list[int], list[int]]:
+        """What is new, and what the browser holds no more."""
+        said = {"submission": str(uuid.uuid4()), "ahead": "6", "have": have}
+        for slug in slugs(Assignment.objects.get(pk=turn)):
+            said |= {f"best-{slug}": "1", f"worst-{slug}": "2"}
+        answer = client.post(f"/label/{turn}/", said, headers=JSON).json()
+        assert answer["empty"] is None
+        return [one["turn"] for one in answer["sets"]], answer["gone"]
+
+    def test_several_sets_come_at_once(self, client: Client, turns: list[int]) -> None:
+        assert len(turns) == 6
+        assert self.send(client, turns[0], turns[1:]) == ([], [])
+        assert self.send(client, turns[1], turns[2:]) == ([], [])
+        new, gone = self.send(client, turns[2], turns[3:])
+        assert (len(new), gone) == (3, [])
+        assert self.send(client, turns[3], [*turns[4:], *new]) == ([], [])
+        assert Assignment.objects.filter(state="open").count() == 5
+
+    def test_a_browser_that_was_loaded_anew_gets_what_it_lacks(
+        self, client: Client, turns: list[int]
+    ) -> None:
+        assert self.send(client, turns[0], []) == (turns[1:], [])
+
+    def test_another_window_learns_what_is_done(self, client: Client, turns: list[int]) -> None:
+        self.send(client, turns[0], turns[1:])
+        assert self.send(client, turns[1], [turns[0], *turns[2:]]) == ([], [turns[0]])
+
+    def test_leases_are_renewed_all_the_same(self, client: Client, turns: list[int]) -> None:
+        soon = timezone.now() + timedelta(seconds=5)
+        Assignment.objects.filter(pk=turns[3]).update(lease_until=soon)
+        assert self.send(client, turns[0], turns[1:]) == ([], [])
+        assert Assignment.objects.get(pk=turns[3]).lease_until > soon + timedelta(minutes=1)
+
+    def test_whoever_is_paused_keeps_none(self, client: Client, turns: list[int]) -> None:
+        Seat.objects.update(paused_at=timezone.now())
+        said = {"submission": str(uuid.uuid4()), "ahead": "6", "have": turns[1:]}
+        for slug in slugs(Assignment.objects.get(pk=turns[0])):
+            said |= {f"best-{slug}": "1", f"worst-{slug}": "2"}
+        answer = client.post(f"/label/{turns[0]}/", said, headers=JSON).json()
+        assert (answer["sets"], answer["gone"]) == ([], turns[1:])
+        assert answer["empty"]
 
 
 def test_it_looks_from_the_start_after_priorities_have_changed() -> None:
