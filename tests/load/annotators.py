@@ -72,7 +72,7 @@ class Annotator(FastHttpUser):
 
 
 class OneLoop(Annotator):
-    """Like the page's script: some sets are kept ready, and each answer brings one more."""
+    """Like the page's script: some sets are kept ready, and answers bring new ones now and then."""
 
     abstract = ORDERS["system"] != "oneloop"
 
@@ -96,9 +96,8 @@ class OneLoop(Annotator):
         for slug in ORDERS["slugs"]:
             best, worst = random.sample("1234", 2)
             fields += [(f"best-{slug}", best), (f"worst-{slug}", worst)]
-        had = len(self.turns)
         self.take(self.post(f"/label/{turn}/", [*fields, *(("have", one) for one in self.turns)]))
-        if len(self.turns) == had:
+        if not self.turns:
             raise RuntimeError("no further set came")
 
     def look(self) -> None:
