@@ -17,7 +17,7 @@ from django.utils.translation import ngettext
 from annotation import prepared, quality, queue, turns
 from annotation.errors import Refused
 from annotation.models import Assignment, Campaign, Flag, Judgment, Seat
-from annotation.one_commit import part
+from annotation.one_commit import again_after_deadlock, part
 from annotation.turns import Turn
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class Answer:
     worst: int | None = None
 
 
+@again_after_deadlock
 def record(
     *,
     assignment: Assignment | int,
@@ -109,6 +110,7 @@ def _is_paused(row: Assignment, campaign: Campaign) -> bool:
     ).exists()
 
 
+@again_after_deadlock
 def skip(*, assignment: Assignment | int, user: User, reason: str = "") -> Assignment:
     """Give the turn back for somebody else; this person is not offered the set again."""
     with transaction.atomic():
@@ -143,6 +145,7 @@ def flag(*, assignment: Assignment | int, user: User, reason: str) -> Flag:
     return made
 
 
+@again_after_deadlock
 def undo(*, user: User, campaign: Campaign) -> Assignment:
     """Reopen the person's last finished turn; its judgments are withdrawn, not deleted."""
     if campaign.state != Campaign.State.OPEN:

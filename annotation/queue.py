@@ -17,17 +17,16 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from django.db import OperationalError, connection, transaction
+from django.db import connection, transaction
 from django.db.models import Exists, F, OuterRef
 from django.dispatch import Signal
 from django.utils import timezone
-from psycopg.errors import DeadlockDetected
 
 from annotation import prepared
 from annotation.campaigns import admits, draw_order
 from annotation.counts import midnight
 from annotation.models import Assignment, Campaign, Gold, Item, Seat
-from annotation.one_commit import part
+from annotation.one_commit import again_after_deadlock, part
 from generation.access import includes
 from generation.models import CandidateSet, Role
 
@@ -39,7 +38,6 @@ Kind = Assignment.Kind
 REPEAT_AFTER = 20  # turns between the first time and the repeat
 BALANCED = 100  # of a person's turns, open ones and the last: their sides are kept in balance
 RENEW_AFTER = 0.05  # of a lease
-ATTEMPTS = 4  # at a claim that another one blocks
 
 
 # Claiming ---------------------------------------------------------------------------------------
@@ -51,23 +49,13 @@ def claim(*, user: User, campaign: Campaign) -> Assignment | None:
     return _turn(held[0]) if held else None
 
 
+@again_after_deadlock
 def claim_ahead(*, user: User, campaign: Campaign, wanted: int, spare: int = 0) -> list[int]:
     """Ids of the person's unfinished turns, oldest first, filled up to `wanted`.
 
     As long as no more than `spare` are missing none is added: several at once cost little more than
     one. All hold for at least 95 % of the campaign's lease from now on.
     """
-    for _attempt in range(ATTEMPTS - 1):
-        try:
-            return _claim_ahead(user, campaign, wanted, spare)
-        except OperationalError as error:
-            # Whom the database chose to break a deadlock has changed nothing and asks again.
-            if connection.in_atomic_block or not isinstance(error.__cause__, DeadlockDetected):
-                raise
-    return _claim_ahead(user, campaign, wanted, spare)
-
-
-def _claim_ahead(user: User, campaign: Campaign, wanted: int, spare: int) -> list[int]:
     for patience in ("no wait", "wait"):
         with part():
             place = _lock_place(user, campaign)

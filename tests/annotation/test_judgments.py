@@ -1,8 +1,11 @@
+import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
+import psycopg
 import pytest
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, connection, connections, transaction
 from django.utils import timezone
 
 from annotation import counts, judgments
@@ -17,6 +20,7 @@ from tests.annotation.factories import (
     slugs,
     submit,
 )
+from tests.conftest import address
 from tests.factories import make_user
 
 pytestmark = pytest.mark.django_db
@@ -315,3 +319,33 @@ def test_it_offers_what_is_left_after_a_correction() -> None:
     submit(turn, picks(turn, 1, 0), submission=uuid.uuid4())
     assert counts.judged_share(campaign) == (1, 1)
     assert counts.submitted_today(user, campaign) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_whoever_is_chosen_to_break_a_deadlock_does_it_again() -> None:
+    turn = claim(make_user(), make_campaign(sets=1))
+    # Its slot is asked for anew: the turn is locked before its item.
+    Assignment.objects.filter(pk=turn.pk).update(state=State.EXPIRED)
+    turn.refresh_from_db()
+
+    def act() -> int:
+        try:
+            return len(submit(turn))
+        finally:
+            connections.close_all()
+
+    with psycopg.connect(address()) as other, ThreadPoolExecutor() as threads:
+        other.execute("SET deadlock_timeout = '20s'")  # so that it is the judgment's that breaks
+        other.execute(
+            "SELECT 1 FROM annotation_item WHERE id = %s FOR NO KEY UPDATE", [turn.item_id]
+        )
+        done = threads.submit(act)
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        while not done.done() and other.execute(waiting).fetchone() == (0,):
+            time.sleep(0.01)
+        update = "UPDATE annotation_assignment SET comment = comment WHERE id = %s"
+        other.execute(update, [turn.pk])
+        other.commit()
+        assert done.result(30) == 2
+    turn.refresh_from_db()
+    assert turn.state == State.SUBMITTED

@@ -3,13 +3,13 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 from django.utils import timezone
 from safetensors.numpy import load_file
 
+from generation import shared
 from generation.models import Policy
 from generation.ownership import JobState
 from modeling import jobs, launch, rounds, runs
@@ -38,7 +38,7 @@ def test_it_resumes_a_killed_training_exactly(project: Project, celery_worker: S
     config = {**CONFIG["policy"], "steps": 12, "checkpoint_every": 2}
     started: dict[str, Any] = {"parent": project.policy, "reward": project.reward, "config": config}
     run = runs.start_policy(**started)
-    directory = Path(run.directory)
+    directory = shared.place(run.directory)
     worker = celery_worker("gpu")
     jobs.execute_run.delay(run.pk)
     wait_for(lambda: bool(list(directory.glob("checkpoints/step-[4-9]"))))
@@ -65,7 +65,7 @@ def test_it_resumes_a_killed_training_exactly(project: Project, celery_worker: S
     straight = runs.start_policy(**started)
     assert runs.execute(straight)
     weights, expected = (
-        load_file(Path(one.directory) / "adapter" / LORA) for one in (run, straight)
+        load_file(shared.place(one.directory) / "adapter" / LORA) for one in (run, straight)
     )
     assert weights.keys() == expected.keys()
     assert all((weights[name] == expected[name]).all() for name in weights)

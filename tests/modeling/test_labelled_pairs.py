@@ -9,6 +9,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from annotation.models import Judgment
+from generation import shared
 from generation.models import Policy, Source, Split
 from modeling import runs
 from modeling.models import Snapshot, TrainingRun
@@ -18,7 +19,9 @@ DPO = {**CONFIG["policy"], "algorithm": "diffusion_dpo"}
 
 
 def _rows(run: TrainingRun, name: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (Path(run.directory) / name).read_text().splitlines()]
+    return [
+        json.loads(line) for line in (shared.place(run.directory) / name).read_text().splitlines()
+    ]
 
 
 def test_it_writes_the_pairs_of_a_snapshot(project: Project) -> None:
@@ -61,9 +64,9 @@ def test_it_takes_the_labels_that_the_reward_model_learnt_from(project: Project)
     other = runs.start_policy(parent=project.policy, reward=project.reward, config=CONFIG["policy"])
 
     assert run.snapshot == project.reward.snapshot
-    assert (Path(run.directory) / "pairs.jsonl").is_file()
+    assert (shared.place(run.directory) / "pairs.jsonl").is_file()
     assert other.snapshot is None
-    assert not (Path(other.directory) / "pairs.jsonl").exists()
+    assert not (shared.place(other.directory) / "pairs.jsonl").exists()
 
 
 def test_it_says_that_there_are_no_labels(project: Project, tmp_path: Path) -> None:

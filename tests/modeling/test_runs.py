@@ -8,6 +8,7 @@ import pytest
 from django.conf import settings
 
 from annotation.models import Judgment
+from generation import shared
 from generation.models import Policy, Source, Split, Task
 from generation.ownership import JobState
 from modeling import evaluation, launch, runs, snapshots
@@ -30,7 +31,7 @@ def test_it_trains_and_registers_a_reward_model_once(project: Project) -> None:
     assert model is not None
     assert model.parent == project.reward
     assert model.snapshot == snapshot
-    assert (Path(model.adapter) / "adapter_config.json").is_file()
+    assert (shared.place(model.adapter) / "adapter_config.json").is_file()
     assert model.location == project.reward.location
     assert model.card["snapshot"] == snapshot.content_hash
     assert model.card["config"]["steps"] == 3
@@ -58,7 +59,7 @@ def test_it_trains_and_registers_a_policy(project: Project) -> None:
     assert policy is not None
     assert (policy.parent, policy.kind) == (project.policy, Policy.Kind.TRAINED)
     assert (policy.state, policy.max_pixels) == (Policy.State.READY, 64 * 64)
-    assert (Path(policy.adapter) / "pytorch_lora_weights.safetensors").is_file()
+    assert (shared.place(policy.adapter) / "pytorch_lora_weights.safetensors").is_file()
     assert policy.card["size_multiple"] == project.policy.card["size_multiple"]
     # Without being asked it keeps what it encoded, for the runs after it.
     assert run.config["condition_cache"] == "../conditions"
@@ -164,7 +165,7 @@ def test_it_leaves_out_what_the_reward_model_cannot_judge(project: Project) -> N
 
     run = runs.start_policy(parent=project.policy, reward=project.reward, config=CONFIG["policy"])
 
-    lines = (Path(run.directory) / "sources.jsonl").read_text().splitlines()
+    lines = (shared.place(run.directory) / "sources.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     assert {row["task"] for row in rows} == {"fill"}
     assert all("consistency" not in row["queries"] for row in rows)
@@ -194,7 +195,7 @@ def test_it_asks_nothing_of_an_inactive_dimension(project: Project) -> None:
 
     run = runs.start_policy(parent=project.policy, reward=project.reward, config=CONFIG["policy"])
 
-    assert "aesthetics" not in (Path(run.directory) / "sources.jsonl").read_text()
+    assert "aesthetics" not in (shared.place(run.directory) / "sources.jsonl").read_text()
 
 
 @pytest.mark.slow
@@ -215,7 +216,7 @@ def test_it_keeps_the_trainers_reason_for_a_failure(project: Project) -> None:
 
 def trainers(run: TrainingRun, module: str) -> list[int]:
     """The processes that train, without the launcher that waits for them."""
-    found = launch.leftovers(module, run.directory)
+    found = launch.leftovers(module, shared.place(run.directory))
     return [pid for pid in found if b"accelerate" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
@@ -250,7 +251,7 @@ def test_a_full_disk_fails_the_row_and_a_retry_finishes_it(project: Project, kin
     assert runs.execute(run)
     run.refresh_from_db()
     assert (run.state, run.error, run.attempt) == (JobState.SUCCEEDED, "", 2)
-    rows = (Path(run.directory) / "metrics.jsonl").read_text().splitlines()
+    rows = (shared.place(run.directory) / "metrics.jsonl").read_text().splitlines()
     steps = [json.loads(row)["step"] for row in rows if "loss" in json.loads(row)]
     assert steps == list(range(1, 41))
 
@@ -288,7 +289,7 @@ def test_it_stops_the_trainer_of_a_cancelled_run(project: Project) -> None:
 
     run.refresh_from_db()
     assert run.state == JobState.CANCELLED
-    assert launch.leftovers("modeling.policy.train", run.directory) == []
+    assert launch.leftovers("modeling.policy.train", shared.place(run.directory)) == []
     assert Policy.objects.count() == 1
 
 
@@ -300,7 +301,7 @@ def test_it_takes_the_same_labels_as_the_same_snapshot(project: Project) -> None
 
     assert first == second
     assert first.judgments.count() == judgments.count()
-    assert Path(first.directory).parent == Path(settings.DATA_DIR) / "snapshots"
+    assert shared.place(first.directory).parent == Path(settings.DATA_DIR) / "snapshots"
     assert [path.name for path in snapshots.root().iterdir()] == [first.content_hash]
 
 
