@@ -55,8 +55,9 @@ def test_what_is_sent_ahead_is_what_the_whole_page_shows(client: Client, kind: A
     if campaign.purpose == "rating":
         campaign.items.update(shown=[1])
     client.force_login(make_user())
-    asked = {"headers": JSON | {"Accept-Language": accept}}
-    sent = client.post(f"/label/campaign/{campaign.pk}/ahead/", {"ahead": "2"}, **asked).json()
+    headers = JSON | {"Accept-Language": accept}
+    ahead = f"/label/campaign/{campaign.pk}/ahead/"
+    sent = client.post(ahead, {"ahead": "2"}, headers=headers).json()
     assert len(sent["sets"]) == 2
     for one in sent["sets"]:
         whole = client.get(f"/label/{one['turn']}/", headers={"Accept-Language": accept})
