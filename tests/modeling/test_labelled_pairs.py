@@ -40,7 +40,8 @@ def test_it_writes_the_pairs_of_a_snapshot(project: Project) -> None:
     assert {row["split"] for row in rows} == {"train", "holdout"}
     splits = {str(pk): split for pk, split in Source.objects.values_list("pk", "split")}
     assert all(splits[row["source"]] == row["split"] for row in rows)
-    assert all(Path(row[key]).is_file() for row in rows for key in ("chosen", "rejected"))
+    directory = shared.place(run.directory)  # what lies in it is named by it
+    assert all((directory / row[key]).is_file() for row in rows for key in ("chosen", "rejected"))
     # The pictures are those that the annotators named.
     one = picked.select_related("best__image", "worst__image", "set", "dimension").first()
     assert one is not None

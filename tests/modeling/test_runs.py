@@ -170,7 +170,7 @@ def test_it_leaves_out_what_the_reward_model_cannot_judge(project: Project) -> N
     assert {row["task"] for row in rows} == {"fill"}
     assert all("consistency" not in row["queries"] for row in rows)
     assert rows[0]["prompt"] in rows[0]["queries"]["text_alignment"]
-    assert Path(rows[0]["image"]).is_file()
+    assert (shared.place(run.directory) / rows[0]["image"]).is_file()
     assert {row["split"] for row in rows} == {"train", "holdout"}
     assert "The task Object removal is left out" in run.message
 
