@@ -396,7 +396,7 @@ def _judged(turn: Turn, answers: Mapping[str, Answer]) -> list[Judgment]:
     ]
 
 
-# One statement in place of `bulk_create` and `save`: building those took three times as long.
+# One statement in place of `bulk_create` and `save`, which took longer to build than to run.
 _STORE = """
 WITH ended AS (
   UPDATE annotation_assignment

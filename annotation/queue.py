@@ -53,7 +53,7 @@ def claim(*, user: User, campaign: Campaign) -> Assignment | None:
 def claim_ahead(*, user: User, campaign: Campaign, wanted: int, spare: int = 0) -> list[int]:
     """Ids of the person's unfinished turns, oldest first, filled up to `wanted`.
 
-    As long as no more than `spare` are missing none is added: several at once cost little more than
+    As long as no more than `spare` are missing none is added: several at once cost less than one by
     one. All hold for at least 95 % of the campaign's lease from now on.
     """
     for patience in ("no wait", "wait"):
