@@ -537,6 +537,27 @@ def test_pages_hold_together_small_and_enlarged(
     assert refused == []
 
 
+def test_the_keyboard_reaches_all_of_a_table_wider_than_its_frame(
+    browser: Any, live_server: Any, site: dict[str, Any]
+) -> None:
+    context = browser.new_context(viewport={"width": 480, "height": 720}, bypass_csp=True)
+    try:
+        page = context.new_page()
+        log_in(page, live_server.url)
+        page.goto(live_server.url + PAGES["policies"].format(**site))
+        frame = page.locator(".scroll").first
+        frame.focus()
+        page.keyboard.press("ArrowRight")
+        page.wait_for_function("document.activeElement.scrollLeft > 0")
+        # Where nothing is hidden there is nothing to stop at.
+        page.set_viewport_size({"width": 1280, "height": 720})
+        page.wait_for_function("!document.querySelector('.scroll').hasAttribute('tabindex')")
+        page.set_viewport_size({"width": 480, "height": 720})
+        page.wait_for_function("document.querySelector('.scroll').tabIndex === 0")
+    finally:
+        context.close()
+
+
 def test_the_slider_uncovers_the_other_policys_picture(
     browser: Any, live_server: Any, site: dict[str, Any]
 ) -> None:
