@@ -8,7 +8,10 @@ function mark(frame) {
 }
 
 const sizes = new ResizeObserver((changes) => {
-  for (const { target } of changes) mark(target.closest(".scroll"));
+  for (const { target } of changes) {
+    const frame = target.closest(".scroll"); // none where htmx took it out of the page
+    if (frame) mark(frame);
+  }
 });
 
 function watch(root) {
