@@ -45,8 +45,8 @@ def follow_supervisor(**_: Any) -> None:
     """End with the `manage.py up` that started this process, even one that was killed.
 
     The kernel's word about its death may come while Celery isn't listening yet, and a worker whose
-    broker went at the same time waits for it for ever; so does beat, for the database that it asks
-    before it ends. Owned work is leased and goes on elsewhere.
+    broker went at the same time waits for it for ever; beat was seen to outlive it, too. Owned work
+    is leased and goes on elsewhere.
     """
     supervisor = int(os.environ.get("ONELOOP_SUPERVISOR", "0"))
     if not supervisor or os.getpgrp() != os.getpid():
