@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -13,6 +14,13 @@ from django.db import connection, connections
 from config.database import Connection
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def whole_again(transactional_db: None) -> Iterator[None]:
+    """Leave no broken connection to the tests that follow."""
+    yield
+    connections["default"].close()
 
 
 @pytest.fixture
@@ -42,10 +50,7 @@ def test_one_that_the_server_has_ended_is_found_out(link: Connection) -> None:
     link.execute("")
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_terminate_backend(%s)", [link.info.backend_pid])
-    # The server's last word takes a moment to arrive.
-    with select.epoll() as poll:
-        poll.register(link.pgconn.socket, select.EPOLLIN)
-        poll.poll(10)
+    _wait_for_its_end(link)
     with pytest.raises(psycopg.OperationalError):
         link.execute("")
 
@@ -62,11 +67,20 @@ def test_a_request_after_the_database_ended_all_connections_succeeds() -> None:
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
+    for one in busy:
+        _wait_for_its_end(one)
     began = time.monotonic()
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
         assert cursor.fetchone() == (1,)
     assert time.monotonic() - began < 5  # the pool's patience is 10
+
+
+def _wait_for_its_end(link: Connection) -> None:
+    """The server's last word takes a moment to arrive."""
+    with select.epoll() as poll:
+        poll.register(link.pgconn.socket, select.EPOLLIN)
+        assert poll.poll(30)
 
 
 def _plain() -> dict[str, Any]:
