@@ -1,8 +1,5 @@
 import os
-import signal
 import socket
-import threading
-import time
 from typing import Any
 
 import django
@@ -27,9 +24,6 @@ app.config_from_object("django.conf:settings", namespace="CELERY")
 # "Task" is a domain word here, so the modules that hold Celery's tasks are called jobs.
 app.autodiscover_tasks(related_name="jobs")
 
-# What a worker gets to stop by itself once its supervisor is gone.
-GRACE_SECONDS = 10.0
-
 
 @celeryd_init.connect
 def refuse_unsafe(**_: Any) -> None:
@@ -37,28 +31,6 @@ def refuse_unsafe(**_: Any) -> None:
     from config import safety
 
     safety.refuse_unsafe()
-
-
-@celeryd_init.connect
-@beat_init.connect
-def follow_supervisor(**_: Any) -> None:
-    """End with the `manage.py up` that started this process, even one that was killed.
-
-    The kernel's word about its death may come while Celery isn't listening yet, and a worker whose
-    broker went at the same time waits for it for ever; beat was seen to outlive it, too. Owned work
-    is leased and goes on elsewhere.
-    """
-    supervisor = int(os.environ.get("ONELOOP_SUPERVISOR", "0"))
-    if not supervisor or os.getpgrp() != os.getpid():
-        return
-
-    def follow() -> None:
-        while os.getppid() == supervisor:
-            time.sleep(1)
-        time.sleep(GRACE_SECONDS)
-        os.killpg(os.getpgrp(), signal.SIGKILL)
-
-    threading.Thread(target=follow, name="supervisor", daemon=True).start()
 
 
 @celeryd_after_setup.connect

@@ -40,13 +40,16 @@ class Child:
     failures: int = 0
     restart_at: float | None = None
 
-    def start(self) -> None:
+    def start(self, guard: "Guard") -> None:
         parent = os.getpid()
         last_signal = self.stop_signals[-1][0]
 
         def in_child() -> None:
+            # Said here, no moment is left in which the supervisor could die between both.
+            guard.add(os.getpid())
             if LIBC is not None:
-                # When the supervisor is killed its children get the word from the kernel.
+                # When the supervisor is killed its children get the word from the kernel, and
+                # those that do not hear it are ended by the guard.
                 LIBC.prctl(PR_SET_PDEATHSIG, int(last_signal))
                 if os.getppid() != parent:
                     os._exit(1)
@@ -75,30 +78,81 @@ class Child:
         self.restart_at = time.monotonic() + delay
         return delay
 
-    def kill_group(self) -> None:
+    def kill_group(self, guard: "Guard") -> None:
         """End what a dead or stubborn child left behind, so that a new one finds its port free."""
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, signal.SIGKILL)
+            guard.discard(self.process.pid)
+
+
+class Guard:
+    """A process that outlives a killed supervisor by the time it takes to end its children."""
+
+    def __init__(self) -> None:
+        self._process = self._start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def add(self, group: int) -> None:
+        self._say(b"+%d\n" % group)
+
+    def discard(self, group: int) -> None:
+        self._say(b"-%d\n" % group)
+
+    def replace_if_dead(self, groups: list[int]) -> None:
+        if self._process.poll() is not None:
+            self.close()
+            self._process = self._start()
+            for group in groups:
+                self.add(group)
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _say(self, line: bytes) -> None:
+        assert self._process.stdin is not None
+        # A dead one is replaced soon.
+        with contextlib.suppress(OSError):
+            os.write(self._process.stdin.fileno(), line)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        # -S -E: standard library only, so that it stays small.
+        return subprocess.Popen(
+            [sys.executable, "-S", "-E", "-m", "config.runtime.guard"],
+            cwd=Path(__file__).resolve().parent.parent.parent,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            start_new_session=True,
+        )
 
 
 @dataclass
 class Supervisor:
     say: Callable[[str], None]
     children: list[Child] = field(default_factory=list)
+    guard: Guard = field(default_factory=Guard)
 
     def start(self, child: Child) -> None:
-        child.start()
+        child.start(self.guard)
         self.children.append(child)
 
     def look_after(self) -> None:
         """Restart what died, later each time it dies again. Call it several times a second."""
+        running = [child for child in self.children if child.restart_at is None]
+        self.guard.replace_if_dead([child.process.pid for child in running if child.process])
         for child in self.children:
             if child.restart_at is not None:
                 if time.monotonic() >= child.restart_at:
-                    child.start()
+                    child.start(self.guard)
             elif child.process is not None and child.process.poll() is not None:
-                child.kill_group()
+                child.kill_group(self.guard)
                 code = child.process.returncode
                 delay = child.plan_restart()
                 self.say(
@@ -109,11 +163,12 @@ class Supervisor:
     def stop(self) -> None:
         """Stop the children, those of the highest stage first and all of one stage at once."""
         for stage in sorted({child.stage for child in self.children}, reverse=True):
-            _stop_together([child for child in self.children if child.stage == stage])
+            _stop_together([child for child in self.children if child.stage == stage], self.guard)
         self.children.clear()
+        self.guard.close()
 
 
-def _stop_together(children: list[Child]) -> None:
+def _stop_together(children: list[Child], guard: Guard) -> None:
     started = time.monotonic()
     # Per child: its next signals with the time at which each is due.
     due = {}
@@ -128,12 +183,12 @@ def _stop_together(children: list[Child]) -> None:
         for child in running[:]:
             assert child.process is not None
             if child.process.poll() is not None:
-                child.kill_group()
+                child.kill_group(guard)
                 running.remove(child)
             elif time.monotonic() >= due[child.name][0][0]:
                 number = due[child.name].pop(0)[1]
                 if number == signal.SIGKILL:
-                    child.kill_group()
+                    child.kill_group(guard)
                     child.process.wait()
                 else:
                     child.process.send_signal(number)

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,35 +89,38 @@ def test_without_a_place_to_write_it_serves_all_the_same(tmp_path: Path) -> None
 
 
 def test_labelling_goes_in_the_order_it_came(tmp_path: Path) -> None:
-    under_way, most, began, lock = 0, 0, [], threading.Lock()
+    began: list[int] = []
+    may_end = [threading.Event() for _ in range(6)]
 
     def application(environ: dict[str, Any], start: Any) -> list[bytes]:
-        nonlocal under_way, most
-        with lock:
-            under_way += 1
-            most = max(most, under_way)
-            began.append(environ["number"])
-        time.sleep(0.02)
-        with lock:
-            under_way -= 1
+        began.append(environ["number"])
+        assert may_end[environ["number"]].wait(60)
         return [b""]
 
     server = Balanced(application, tmp_path, lane="/label/", width=2)
+    lane = server.lane
+    assert lane is not None
+    lane.patience = 60
 
     def ask(number: int, path: str) -> None:
         environ = {"SERVER_PROTOCOL": "HTTP/1.1", "PATH_INFO": path, "number": number}
         list(server(environ, lambda *_: None))
 
-    for path, expected in (("/label/7/", 2), ("/images/", 6)):
-        most, began[:] = 0, []
+    for path, at_once in (("/label/7/", 2), ("/images/", 6)):
+        began.clear()
         threads = [threading.Thread(target=ask, args=[n, path]) for n in range(6)]
-        for thread in threads:
+        for number, thread in enumerate(threads, start=1):
             thread.start()
-            time.sleep(0.002)
+            _until(number, lambda: len(began) + len(lane.waiting))
+        assert len(began) == at_once
+        for ended, event in enumerate(may_end, start=1):
+            event.set()
+            _until(min(ended + at_once, 6), lambda: len(began))
         for thread in threads:
-            thread.join()
+            thread.join(60)
         assert began == list(range(6))
-        assert most == expected
+        for event in may_end:
+            event.clear()
 
 
 def test_a_stuck_request_holds_up_labelling_for_a_moment_only() -> None:
@@ -141,6 +144,13 @@ def test_a_stuck_request_holds_up_labelling_for_a_moment_only() -> None:
     # The place that was taken over is not given back twice.
     assert done[-1] == "stuck"
     assert (len(lane.inside), len(lane.waiting)) == (0, 0)
+
+
+def _until(number: int, counted: Callable[[], int]) -> None:
+    end = time.monotonic() + 60
+    while counted() != number:
+        assert time.monotonic() < end
+        time.sleep(0.001)
 
 
 def _wait_for(port: int) -> None:

@@ -23,7 +23,7 @@ from tests.conftest import REPOSITORY
 DEPLOY = REPOSITORY / "config" / "deploy"
 READERS = {"text", "secret", "flag", "integer", "words", "mapping", "choice", "networks"}
 # Read by our code, but given by the program that starts it, or only by `make run`.
-INNER = {"ONELOOP_SUPERVISOR", "PG_BIN", "VALKEY_SERVER", "RANK", "SERVER_PROTOCOL"}
+INNER = {"PG_BIN", "VALKEY_SERVER", "RANK", "SERVER_PROTOCOL"}
 # Of compose.yaml itself.
 COMPOSE_ALONE = {"SITE_HOST", "COMPOSE_PROFILES", "WEB_IMAGE", "GPU_IMAGE", "GPU_WORKER_MEMORY"}
 

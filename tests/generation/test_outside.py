@@ -114,12 +114,20 @@ def test_an_address_is_no_more_public_in_ipv6(address: ipaddress.IPv4Address) ->
         assert not outside._is_public(ipaddress.IPv6Address(carried))
 
 
+def take(connection: socket.socket) -> bytes:
+    """The whole request. Its body comes by itself, and hanging up on it would take the answer."""
+    request = b""
+    while not request.endswith(b"\r\n\r\n{}") and (more := connection.recv(4096)):
+        request += more
+    return request
+
+
 def test_a_name_is_asked_for_once(serve: Serve, names: dict[str, list[str]]) -> None:
     """A name server that answers otherwise the second time wins nothing."""
     asked: list[bytes] = []
 
     def answer(connection: socket.socket) -> None:
-        asked.append(connection.recv(4096))
+        asked.append(take(connection))
         connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
 
     port = serve(answer)
@@ -135,7 +143,7 @@ def test_a_redirect_is_an_answer_and_no_order(serve: Serve) -> None:
     seen: list[bytes] = []
 
     def answer(connection: socket.socket) -> None:
-        seen.append(connection.recv(4096))
+        seen.append(take(connection))
         connection.sendall(b"HTTP/1.1 307 X\r\nLocation: http://169.254.169.254/\r\n\r\n")
 
     assert outside.post(f"http://127.0.0.1:{serve(answer)}/", b"{}", {}) == 307
@@ -143,7 +151,7 @@ def test_a_redirect_is_an_answer_and_no_order(serve: Serve) -> None:
 
 
 def drops(connection: socket.socket) -> None:
-    connection.recv(4096)
+    take(connection)
     connection.sendall(b"HTTP/1.1 200 OK\r\nX-Drop: ")
     while True:
         connection.sendall(b"a")
@@ -151,7 +159,7 @@ def drops(connection: socket.socket) -> None:
 
 
 def goes_on(connection: socket.socket) -> None:
-    connection.recv(4096)
+    take(connection)
     while True:
         connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         time.sleep(0.01)
@@ -193,7 +201,7 @@ def test_a_silent_handshake_is_cut_off(serve: Serve, monkeypatch: pytest.MonkeyP
 )
 def test_an_answer_that_is_none_is_an_error(serve: Serve, said: bytes) -> None:
     def answer(connection: socket.socket) -> None:
-        connection.recv(4096)
+        take(connection)
         connection.sendall(said)
 
     with pytest.raises(OutsideError, match="No answer: "):
@@ -232,7 +240,7 @@ def test_it_checks_the_certificate_for_the_name(
 
     def answer(connection: socket.socket) -> None:
         with context.wrap_socket(connection, server_side=True) as secure:
-            secure.recv(4096)
+            take(secure)
             secure.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
 
     port = serve(answer)

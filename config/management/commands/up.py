@@ -168,7 +168,6 @@ def _application(host: str, port: int, web_workers: int, logs: Path) -> list[Chi
     environment = {
         "DJANGO_SETTINGS_MODULE": "config.settings",
         "ONELOOP_DATA": str(settings.DATA_DIR),
-        "ONELOOP_SUPERVISOR": str(os.getpid()),
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": str(settings.BASE_DIR),
     }
