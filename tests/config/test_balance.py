@@ -133,9 +133,11 @@ def test_a_stuck_request_holds_up_labelling_for_a_moment_only() -> None:
         done.append(name)
 
     threads = [threading.Thread(target=ask, args=[name]) for name in ("stuck", "b", "c", "d")]
-    for thread in threads:
+    threads[0].start()
+    _until(1, lambda: len(lane.inside))
+    for came, thread in enumerate(threads[1:], start=1):
         thread.start()
-        time.sleep(0.01)
+        _until(came, lambda: len(lane.waiting) + len(done))
     for thread in threads[1:]:
         thread.join(10)
     assert done == ["b", "c", "d"]
