@@ -39,10 +39,13 @@ class Site:
         )
         while not self.is_ready():
             if self.process.poll() is not None or time.monotonic() > began + READY_SECONDS:
-                said = (settings.DATA_DIR.parent / "up.txt").read_text()
-                raise RuntimeError(f"The site does not start. It says:\n{said}")
+                raise RuntimeError(f"The site does not start. It says:\n{self.said()}")
             time.sleep(0.02)
         return time.monotonic() - began
+
+    @staticmethod
+    def said() -> str:
+        return (settings.DATA_DIR.parent / "up.txt").read_text()
 
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:

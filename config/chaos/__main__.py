@@ -42,6 +42,9 @@ class Clock:
     def stop(self) -> bool:
         return self.stopped_at > 0
 
+    def end(self) -> None:
+        self.stopped_at, self.settle = self.stopped_at or time.monotonic(), 0.0
+
     def over(self) -> bool:
         return self.stop() and time.monotonic() > self.stopped_at + self.settle
 
@@ -89,6 +92,7 @@ def main(orders: Orders) -> dict[str, Any]:
         if risky := durability.unsafe():
             found.lost.append(f"commits are acknowledged that are not on the disk: {risky}")
     finally:
+        clock.end()
         site.stop()
         listener.stop()
         _close()

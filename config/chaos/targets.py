@@ -57,6 +57,8 @@ class Killer:
             living = self.living()
             if found := living.get(name):
                 break
+            if self.site.process is not None and self.site.process.poll() is not None:
+                raise RuntimeError(f"The site has ended:\n{self.site.said()}")
             if time.monotonic() > end and living:
                 name = self.draw.choice(sorted(living))
                 found = living[name]

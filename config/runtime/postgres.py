@@ -173,7 +173,7 @@ class Postgres:
             said = tail(self.log)
             lingers = re.search("still in use|already exists", said)
             # Killed once more in the middle of its recovery, it goes on with that.
-            broken_off = "the database system is starting up" in said
+            broken_off = re.search("is starting up|startup process .* terminated by signal", said)
             if not (lingers or broken_off) or time.monotonic() > end:
                 raise PostgresError(
                     f"The embedded PostgreSQL under {self.home} does not start. "

@@ -1,5 +1,6 @@
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from config.bench.site import parents
 from config.runtime.postgres import Postgres
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -49,6 +51,7 @@ def test_it_runs_until_its_last_user_is_gone(short_dir: Path) -> None:
 OTHER_USER = """
 import sys
 from pathlib import Path
+from config.bench.site import parents
 from config.runtime.postgres import Postgres
 server = Postgres(Path(sys.argv[1]), durable=False)
 server.acquire()
@@ -141,6 +144,40 @@ def test_it_comes_back_from_kills_in_the_middle_of_its_recovery(short_dir: Path)
     with psycopg.connect(server.url()) as connection:
         assert connection.execute("SELECT count(*) FROM kept").fetchone() == (2000000,)
     server.release()
+
+
+def test_it_comes_back_from_the_end_of_the_process_that_recovers(short_dir: Path) -> None:
+    """The server ends with it, and the log's end says nothing of a refused connection."""
+    server = Postgres(short_dir)
+    server.acquire()
+    with psycopg.connect(server.url()) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT generate_series(1, 2000000) AS n")
+    kill(server)
+    end = time.monotonic() + 120
+    with ThreadPoolExecutor() as threads:
+        start = threads.submit(server.restart_if_dead)
+        while not re.search(r"startup process \(PID \d+\) was terminated", said(server)):
+            assert time.monotonic() < end
+            if start.done():  # it had recovered before the kill came
+                start.result()
+                kill(server)
+                start = threads.submit(server.restart_if_dead)
+            for pid in below(server.pid()):
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                    if b"startup" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                        os.kill(pid, signal.SIGKILL)
+        assert start.result(60)
+    with psycopg.connect(server.url()) as connection:
+        assert connection.execute("SELECT count(*) FROM kept").fetchone() == (2000000,)
+    server.release()
+
+
+def said(server: Postgres) -> str:
+    return server.log.read_text()
+
+
+def below(pid: int | None) -> list[int]:
+    return [child for child, parent in parents() if parent == pid]
 
 
 def kill(server: Postgres) -> None:
