@@ -175,7 +175,7 @@ def test_a_migration_that_waits_lets_others_pass(capsys: pytest.CaptureFixture[s
         reader.close()
         call_command("migrate", verbosity=0)
     assert "A table is in use. Trying again in 1 s" in capsys.readouterr().err
-    assert 0.5 < max(waited) < 5  # it would have waited for the reader, thirty seconds here
+    assert 0.5 < max(waited) < 1.5
     with connection.cursor() as cursor:
         cursor.execute("SHOW lock_timeout")
         assert cursor.fetchone() == ("0",)

@@ -51,7 +51,6 @@ def test_it_runs_until_its_last_user_is_gone(short_dir: Path) -> None:
 OTHER_USER = """
 import sys
 from pathlib import Path
-from config.bench.site import parents
 from config.runtime.postgres import Postgres
 server = Postgres(Path(sys.argv[1]), durable=False)
 server.acquire()
@@ -156,7 +155,7 @@ def test_it_comes_back_from_the_end_of_the_process_that_recovers(short_dir: Path
     end = time.monotonic() + 120
     with ThreadPoolExecutor() as threads:
         start = threads.submit(server.restart_if_dead)
-        while not re.search(r"startup process \(PID \d+\) was terminated", said(server)):
+        while not re.search(r"startup process \(PID \d+\) was terminated", server.log.read_text()):
             assert time.monotonic() < end
             if start.done():  # it had recovered before the kill came
                 start.result()
@@ -170,10 +169,6 @@ def test_it_comes_back_from_the_end_of_the_process_that_recovers(short_dir: Path
     with psycopg.connect(server.url()) as connection:
         assert connection.execute("SELECT count(*) FROM kept").fetchone() == (2000000,)
     server.release()
-
-
-def said(server: Postgres) -> str:
-    return server.log.read_text()
 
 
 def below(pid: int | None) -> list[int]:

@@ -96,7 +96,7 @@ def test_it_keeps_nothing_that_may_not_be_used_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("staleness", [None, 2])
 def test_two_processes_share_what_each_of_them_makes(tmp_path: Path, staleness: int | None) -> None:
     """Key by key as one process would: made where it is first needed, used by both."""
-    barrier = threading.Barrier(2, timeout=60)
+    barrier = threading.Barrier(2, timeout=5)
     keys = {1: [A, B, A, C], 2: [C, A, D, B], 5: [A, A, B, A]}
     alone, log = References(tmp_path / "one", staleness=staleness), list[list[int]]()
     whole = {step: alone.get(step, every, _by_step(step, log)) for step, every in keys.items()}
