@@ -13,6 +13,7 @@ from celery.signals import (
     setup_logging,
     task_postrun,
     task_prerun,
+    worker_process_init,
 )
 
 from generation import trail
@@ -53,6 +54,23 @@ def begin_ticking(**_: Any) -> None:
     from config import heartbeats
 
     heartbeats.begin(name=f"beat@{socket.gethostname()}", kind="beat")
+
+
+@worker_process_init.connect
+def begin_to_give_connections_back(**_: Any) -> None:
+    """Jobs of a spawned process, too, leave no connection to the next one.
+
+    Celery's own part for Django is told of a worker by `worker_init`, which a spawned process never
+    hears. Its connection stayed for ever; once the database had restarted, every job failed.
+    """
+    task_prerun.connect(give_connections_back)
+    task_postrun.connect(give_connections_back)
+
+
+def give_connections_back(**_: Any) -> None:
+    from django.db import connections
+
+    connections.close_all()
 
 
 # Lines of the log ---------------------------------------------------------------------------------
