@@ -8,14 +8,14 @@ from annotation import completion, queue
 from annotation.models import Addition, Campaign, Export
 
 
-@shared_task(queue="default")
+@shared_task
 def expire_leases() -> None:
     """Put what people left lying back in front of the queues."""
     queue.expire_leases()
     completion.note()
 
 
-@shared_task(queue="default")
+@shared_task
 def add_to_campaign(addition_id: int) -> None:
     from annotation import additions
 
@@ -24,14 +24,14 @@ def add_to_campaign(addition_id: int) -> None:
         additions.run(row)
 
 
-@shared_task(queue="default")
+@shared_task
 def ring_additions() -> None:
     """Ring again for additions that nobody heard of, and for those whose worker died."""
     for pk in Addition.objects.claimable().values_list("pk", flat=True):
         add_to_campaign.delay(pk)
 
 
-@shared_task(queue="default")
+@shared_task
 def ring_aggregations() -> None:
     """Ring again for aggregations that nobody heard of, and for those whose worker died."""
     from annotation import aggregation
@@ -40,7 +40,7 @@ def ring_aggregations() -> None:
         aggregate_campaign.delay(pk)
 
 
-@shared_task(queue="default")
+@shared_task
 def aggregate_campaign(campaign_id: int) -> None:
     from annotation import aggregation
 
@@ -51,7 +51,7 @@ def aggregate_campaign(campaign_id: int) -> None:
                 aggregation.aggregate(campaign)
 
 
-@shared_task(queue="default")
+@shared_task
 def write_export(export_id: int) -> None:
     # It brings pyarrow, which the web does without.
     from annotation import exporting
@@ -61,7 +61,7 @@ def write_export(export_id: int) -> None:
         exporting.run(row)
 
 
-@shared_task(queue="default")
+@shared_task
 def ring_exports() -> None:
     """Ring again for exports that nobody heard of, and for those whose worker died."""
     for pk in Export.objects.claimable().values_list("pk", flat=True):

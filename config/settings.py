@@ -148,6 +148,15 @@ CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
 # Who ranks and makes pictures for people who wait. A worker of its own (`-Q serve`) keeps them from
 # waiting for a training, where the GPU has room for both.
 SERVE_QUEUE = env.text("SERVE_QUEUE", "gpu")
+# What needs the models. All other jobs are of the default queue.
+CELERY_TASK_ROUTES = {
+    "generation.jobs.make_candidates": {"queue": "gpu"},
+    "modeling.jobs.execute_run": {"queue": "gpu"},
+    "modeling.jobs.execute_step": {"queue": "gpu"},
+    "modeling.jobs.check_rule": {"queue": "gpu"},
+    "modeling.jobs.make_edit": {"queue": SERVE_QUEUE},
+    "modeling.jobs.rank_waiting": {"queue": SERVE_QUEUE},
+}
 # Whether webhooks may go to this machine and its network, and by plain http.
 WEBHOOK_PRIVATE_ADDRESSES = env.flag("WEBHOOK_PRIVATE_ADDRESSES", default=False)
 RING_SECONDS = env.integer("RING_SECONDS", 10)

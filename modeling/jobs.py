@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from celery import shared_task
-from django.conf import settings
 
 from modeling import edits, rankings, round_rules, rounds, runs
 from modeling.models import Edit, Ranking, RoundRule, RoundStep, TrainingRun
@@ -13,21 +12,21 @@ from modeling.models import Edit, Ranking, RoundRule, RoundStep, TrainingRun
 EXPIRES_SECONDS = 60
 
 
-@shared_task(queue="gpu")
+@shared_task
 def execute_run(run_id: int) -> None:
     run = TrainingRun.objects.filter(pk=run_id).first()
     if run is not None:
         runs.execute(run)
 
 
-@shared_task(queue="gpu")
+@shared_task
 def execute_step(step_id: int) -> None:
     step = RoundStep.objects.filter(pk=step_id).select_related("round").first()
     if step is not None and rounds.execute(step):
         rounds.ring(step.round)
 
 
-@shared_task(queue="default")
+@shared_task
 def ring() -> None:
     """Ring for open rounds and for trainings that nobody heard or whose worker died."""
     owned = set()
@@ -39,19 +38,19 @@ def ring() -> None:
             execute_run.apply_async((pk,), expires=EXPIRES_SECONDS)
 
 
-@shared_task(queue=settings.SERVE_QUEUE)
+@shared_task
 def make_edit(edit_id: int) -> None:
     edit = Edit.objects.filter(pk=edit_id).select_related("set__run__policy").first()
     if edit is not None:
         edits.work(edit)
 
 
-@shared_task(queue=settings.SERVE_QUEUE)
+@shared_task
 def rank_waiting() -> None:
     rankings.work()
 
 
-@shared_task(queue="default")
+@shared_task
 def ring_serving() -> None:
     """Ring again for orders that nobody heard, and for those whose worker died."""
     for pk in edits.unranked().values_list("pk", flat=True):
@@ -60,7 +59,7 @@ def ring_serving() -> None:
         rankings.ring()
 
 
-@shared_task(bind=True, queue="default")
+@shared_task(bind=True)
 def start_round(
     self: Any, annotators: str = "human", seed: int = 0, config: dict[str, Any] | None = None
 ) -> None:
@@ -69,7 +68,7 @@ def start_round(
     round_rules.start_by_schedule(name, annotators=annotators, seed=seed, config=config or {})
 
 
-@shared_task(queue="default")
+@shared_task
 def check_rules() -> None:
     """Look at every active rule; what needs the reward model goes to the worker that has it."""
     for rule in RoundRule.objects.filter(active=True):
@@ -79,7 +78,7 @@ def check_rules() -> None:
             check_rule.apply_async((rule.pk,), expires=EXPIRES_SECONDS)
 
 
-@shared_task(queue="gpu")
+@shared_task
 def check_rule(rule_id: int) -> None:
     rule = RoundRule.objects.filter(pk=rule_id, active=True).first()
     if rule is not None:

@@ -70,3 +70,8 @@ def test_the_clock_rings_only_bells_that_there_are() -> None:
     app.loader.import_default_modules()
     rung = {entry["task"] for entry in settings.CELERY_BEAT_SCHEDULE.values()}
     assert rung - set(app.tasks) == set()
+
+
+def test_every_route_is_that_of_a_job() -> None:
+    app.loader.import_default_modules()
+    assert set(settings.CELERY_TASK_ROUTES) - set(app.tasks) == set()
