@@ -1,7 +1,8 @@
 """What a production deployment (ONELOOP_ENV=production) is not started with, and the remedies.
 
-The rules are system checks, so that every command stops at them; the web server and the workers run
-no checks and ask `refuse_unsafe` first. Whoever takes a risk names its id in ACCEPTED_RISKS.
+The rules are system checks, so that every command stops at them; the web server, the workers and
+beat run no checks and ask `refuse_unsafe` first. Whoever takes a risk names its id in
+ACCEPTED_RISKS.
 """
 
 from __future__ import annotations

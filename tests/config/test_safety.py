@@ -74,9 +74,10 @@ print(json.dumps([reverse("admin:index"), length, s.SESSION_COOKIE_NAME, s.SESSI
         pytest.param(
             ["-m", "celery", "-A", "config", "worker", "--pool", "solo"], marks=pytest.mark.long
         ),
+        pytest.param(["-m", "celery", "-A", "config", "beat"], marks=pytest.mark.long),
         pytest.param(["manage.py", "migrate"], marks=pytest.mark.long),
     ],
-    ids=["web", "worker", "command"],
+    ids=["web", "worker", "beat", "command"],
 )
 def test_an_unsafe_production_does_not_start(start: list[str], tmp_path: Path) -> None:
     unsafe = {

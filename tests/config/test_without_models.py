@@ -46,7 +46,8 @@ import django
 django.setup()
 from config.celery import app
 app.loader.import_default_modules()
-mine = {name for name, job in app.tasks.items() if getattr(job, "queue", "") == "default"}
+jobs = [name for name in app.tasks if ".jobs." in name]
+mine = {name for name in jobs if app.amqp.router.route({}, name)["queue"].name == "default"}
 arguments = json.loads(sys.argv[1])
 for name in sorted(mine):
     app.tasks[name].apply(arguments.get(name, [])).get()
