@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from annotation.dataset_hash import ContentHash, EarlierHash
 from annotation.errors import DatasetError
+from generation.quoting import one_line
 
 SCHEMA = "oneloop-dataset"
 SCHEMA_VERSION = 3
@@ -228,9 +229,9 @@ def read_card(directory: Path | str) -> dict[str, Any]:
         raise DatasetError(f"'{path}' is not the card of a dataset of this kind.")
     if card.get("schema_version") not in range(1, SCHEMA_VERSION + 1):
         raise DatasetError(
-            f"'{path}' has schema version {card.get('schema_version')}; this version of the "
-            f"program reads up to {SCHEMA_VERSION}. Export the dataset again, or update the "
-            "program."
+            f"'{path}' has schema version {one_line(repr(card.get('schema_version')))}; this "
+            f"version of the program reads up to {SCHEMA_VERSION}. Export the dataset again, or "
+            "update the program."
         )
     for key, kind in CARD_HOLDS.items():
         if not isinstance(card.get(key), kind):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from annotation.formats.rows import Comparison, Picture, RowError
 from generation.images import Readable
+from generation.quoting import one_line
 from generation.readers import ReadError, Refusal, read_records
 from generation.readers.tables import LONGEST_LINE
 
@@ -358,7 +359,7 @@ def picture(value: Any, name: str, base: Path, *, model: str = "", below: str = 
     if isinstance(value, dict):
         if isinstance(data := value.get("bytes"), bytes) and data:
             path = value.get("path")
-            return Picture(data, Path(path).name if path else f"its {name}", model=model)
+            return Picture(data, one_line(Path(path).name) if path else f"its {name}", model=model)
         return picture(value.get("path"), name, base, model=model, below=below)
     if value in (None, "", b""):
         raise RowError(f"Its “{name}” is empty.")
@@ -367,8 +368,8 @@ def picture(value: Any, name: str, base: Path, *, model: str = "", below: str = 
     if not isinstance(value, str):
         raise RowError(f"Its “{name}” is {type(value).__name__}: give a path or the picture.")
     if "://" in _sound(value, name):
-        raise RowError(f"{value} is an address. Download the picture and give its path.")
-    return Picture(_file(value, base, below), Path(value).name, model=model)
+        raise RowError(f"{one_line(value)} is an address. Download the picture and give its path.")
+    return Picture(_file(value, base, below), one_line(Path(value).name), model=model)
 
 
 def two_pictures(
@@ -392,4 +393,4 @@ def _file(value: str, base: Path, below: str) -> Readable:
                 return path
         except OSError:  # a name that is too long
             break
-    raise RowError(f"{value[:200]} is not there. Paths are relative to {base}.")
+    raise RowError(f"{one_line(value)} is not there. Paths are relative to {base}.")

@@ -11,6 +11,7 @@ from typing import Any
 
 from generation.areas import Area
 from generation.images import Readable
+from generation.quoting import one_line
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif"}
 # Named like pictures but not readable: listed, so that the report says why they did not land.
@@ -183,20 +184,23 @@ def _picture(value: Any, base: Path | None) -> Readable | None:
     if not isinstance(value, str):
         raise ReadError(f"The picture is given as {type(value).__name__}. Give a path or bytes.")
     if "://" in value:
-        raise ReadError(f"{value} is an address. Download the picture and give its path.")
+        raise ReadError(f"{one_line(value)} is an address. Download the picture and give its path.")
     if base is None:
-        raise ReadError(f"It names the file {value}. Put the picture itself beside it.")
+        raise ReadError(f"It names the file {one_line(value)}. Put the picture itself beside it.")
     # Flow-Factory's and Edit-R1's paths begin inside the folder of pictures.
     for path in (base / value, base / "images" / value):
-        if path.is_file():
-            return path
-    raise ReadError(f"{value} is not there. Paths are relative to {base}.")
+        try:
+            if path.is_file():
+                return path
+        except OSError:  # a name that is too long
+            break
+    raise ReadError(f"{one_line(value)} is not there. Paths are relative to {base}.")
 
 
 def _picture_name(value: Any, otherwise: str) -> str:
     if isinstance(value, dict):
         value = value.get("path")
-    return Path(value).name if isinstance(value, str) and value else otherwise
+    return one_line(Path(value).name) if isinstance(value, str) and value else otherwise
 
 
 def _all_tags(record: dict[str, Any]) -> dict[str, Any]:

@@ -63,3 +63,26 @@ def test_it_marks_every_row_with_the_given_tags(tmp_path: Path) -> None:
 def test_it_says_how_a_tag_reads(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="name=value"):
         call_command("import_sources", tmp_path, task=make_task().slug, tag=["garden"])
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("x" * 300 + ".png", f"line 2: {'x' * 255}… is not there."),
+        ("a\nb\u2028c.png", "line 3: a b c.png is not there."),
+        ("https://" + "y" * 9000, f"line 2: https://{'y' * 247}… is an address."),
+    ],
+    ids=["too long for a file", "of several lines", "an endless address"],
+)
+def test_it_goes_on_behind_a_picture_whose_name_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], named: str, said: str
+) -> None:
+    make_task("mend")
+    make_picture(1).save(tmp_path / "cat.png")
+    make_mask_picture().save(tmp_path / "mask.png")
+    table = tmp_path / "rows.csv"
+    table.write_text(f'image,mask,prompt\n"{named}",mask.png,hat\ncat.png,mask.png,hat\n')
+    call_command("import_sources", table, task="mend")
+    output = capsys.readouterr()
+    assert output.out.strip() == "2 rows: 1 new, 0 there already, 1 refused."
+    assert said in output.err
