@@ -9,7 +9,8 @@ from kombu.exceptions import ChannelError
 
 
 def names() -> list[str]:
-    return list(dict.fromkeys(["default", "gpu", settings.SERVE_QUEUE]))
+    routed = [route["queue"] for route in settings.CELERY_TASK_ROUTES.values()]
+    return list(dict.fromkeys([settings.CELERY_TASK_DEFAULT_QUEUE, *routed]))
 
 
 def depths(seconds: float = 2) -> dict[str, int]:

@@ -23,6 +23,7 @@ from PIL import Image as Pillow
 from generation import images, readers
 from generation.images import ImageError, Readable
 from generation.models import Candidate, CandidateSet, Image, Policy, Project, Source, Task
+from generation.quoting import one_line
 from generation.sources import Report, SourceError
 
 if TYPE_CHECKING:
@@ -252,7 +253,9 @@ def _output(name: str, record: dict[str, Any], base: Path) -> Output:
     try:
         latency_ms = None if latency in (None, "") else max(0, round(float(latency)))
     except (TypeError, ValueError):
-        raise readers.ReadError(f"Its latency_ms “{latency}” is not a number.") from None
+        raise readers.ReadError(
+            f"Its latency_ms “{one_line(str(latency))}” is not a number."
+        ) from None
     return Output(
         name=f"{name} ({file})" if file else name,
         picture=picture,

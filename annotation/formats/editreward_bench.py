@@ -21,6 +21,7 @@ from annotation.formats.rows import (
     answer_of,
     pairs,
 )
+from generation.quoting import one_line
 from generation.readers import Refusal
 
 HOLDS = frozenset({"source", "task", "split"})
@@ -90,7 +91,7 @@ def _comparison(row: Row, base: Path) -> Comparison:
 def _of_tiger_lab(row: Row, base: Path) -> Comparison:
     ranking = files.words(row, "ranking")
     if ranking not in RANKINGS:
-        raise RowError(f"Its ranking is “{ranking}”, not A>B, B>A or A=B.")
+        raise RowError(f"Its ranking is “{one_line(ranking)}”, not A>B, B>A or A=B.")
     return Comparison(
         prompt=files.words(row, "instruction"),
         pictures=files.two_pictures(

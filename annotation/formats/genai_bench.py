@@ -21,6 +21,7 @@ from annotation.formats.rows import (
     answer_of,
     pairs,
 )
+from generation.quoting import one_line
 from generation.readers import Refusal
 
 HOLDS = frozenset({"source", "models", "votes", "no_difference", "split"})
@@ -84,7 +85,7 @@ def read(path: Path) -> Iterator[Comparison | Refusal]:
 def _comparison(row: Row, base: Path) -> Comparison:
     vote = files.words(row, "vote_type")
     if vote not in CHOICES:
-        raise RowError(f"Its vote_type is “{vote}”, not one of {', '.join(CHOICES)}.")
+        raise RowError(f"Its vote_type is “{one_line(vote)}”, not one of {', '.join(CHOICES)}.")
     return Comparison(
         prompt=files.words(row, "instruct_prompt"),
         pictures=files.two_pictures(

@@ -24,6 +24,7 @@ from annotation.formats.rows import (
     answer_of,
     pairs,
 )
+from generation.quoting import one_line
 from generation.readers import Refusal
 
 HOLDS = frozenset({"source", "mask", "task", "models", "annotators", "votes", "split"})
@@ -79,7 +80,7 @@ def read(path: Path) -> Iterator[Comparison | Refusal]:
 def _comparison(row: Row, base: Path) -> Comparison:
     chosen = files.words(row, "chosen")
     if chosen not in ("A", "B"):
-        raise RowError(f"Its chosen is “{chosen}”, not A or B.")
+        raise RowError(f"Its chosen is “{one_line(chosen)}”, not A or B.")
     texts, images = _content(row.get("prompt_content"), "prompt_content")
     if len(images) > 1:
         raise RowError("Its prompt has several pictures, and a source here is one.")
